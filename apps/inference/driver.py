@@ -1,0 +1,218 @@
+"""Plays many topologies together and batches whatever they ask for into one engine call after another.
+
+A replay is the same thing: the topology runs again, some turns are handed back as recorded, absent agents are
+substituted, and the rest is sampled. Randomness is keyed by task, sample and path, never drawn from a shared stream.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from apps import leaf
+from apps.effects import Answer, Ask, Call, Score
+from apps.inference.engine import Completion, Engine, Request
+from apps.inference.play import Want, flatten
+from apps.records import MeritError, Policy, Sampling, Task, Trace, Turn, state_of
+
+PROTOCOLS = ("bypass", "null", "base")
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """Who plays, how they are prompted, and how they sample."""
+
+    topology: str
+    options: Mapping[str, Any]  # of the topology
+    prompts: Mapping[str, str]  # role -> template with {fields}
+    policies: Mapping[str, Policy]  # role -> who speaks
+    sampling: Sampling
+    system: str = ""  # a system message for every role; "" = none
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A play to be performed, or performed again."""
+
+    task: Task
+    sample: str
+    recorded: tuple[Turn, ...] = ()  # handed back by path, whoever spoke them
+    pool: tuple[Turn, ...] = ()  # reused where an agent sees the very same prompt again
+    absent: Mapping[str, str] = field(default_factory=dict)  # agent -> protocol of what stands in
+    salt: str = ""  # tells apart the random numbers of replays; "" in a first play
+
+
+def seed_of(*parts: object) -> int:
+    """A 64-bit key from the names of things: (run's seed, task, sample, path, …)."""
+    return int.from_bytes(hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()[:8], "little")
+
+
+def perform(starts: Sequence[Start], voice: Voice) -> list[Trace]:
+    """Every play to its end, in the order of `starts`."""
+    plays = [_Playing(start, voice.team) for start in starts]
+    active = plays
+    while active := [play for play in active if play.answer is None]:
+        voice.advance(active)
+    return [play.trace for play in plays]
+
+
+def grow_tree(tasks: Iterable[Task], branching: Mapping[str, int], voice: Voice) -> list[Trace]:
+    """Branches at every turn (MALT, arXiv 2412.01928): each agent speaks `branching[role]` times in the same state.
+
+    The traces are the leaves. A leaf's sample is the branch taken at each turn, "0.2.1", and leaves that share a prefix
+    share its Turn objects. Agents asked at the same time branch together, by the first one's number.
+    """
+    plays = [_Playing(Start(task, ""), voice.team) for task in tasks]
+    order = {play.start.task.id: i for i, play in enumerate(plays)}
+    leaves: list[_Playing] = []
+    while plays:
+        grown = [child for play in plays for child in _branch(play, branching)]
+        voice.advance(grown)
+        leaves += [play for play in grown if play.answer is not None]
+        plays = [play for play in grown if play.answer is None]
+    leaves.sort(key=lambda play: (order[play.start.task.id], [int(n) for n in play.start.sample.split(".")]))
+    return [play.trace for play in leaves]
+
+
+class _Playing:
+    """A play under way: its flat generator, what it wants now, what has been said."""
+
+    def __init__(self, start: Start, team: Team) -> None:
+        self.start, self.team = start, team
+        self.turns: list[Turn] = []
+        self.answer: Answer | None = None
+        self.recorded = {turn.path: turn for turn in start.recorded}
+        self.pool = {(turn.agent, turn.state): turn for turn in start.pool}
+        topology = leaf.find("topologies", team.topology)
+        self._flat = flatten(topology.play(start.task, topology.Options(**team.options)))
+        self.wants: list[Want] = next(self._flat)
+
+    def go_on(self, results: list[Any]) -> None:
+        """Takes the results of all wants; a Turn is remembered, its text goes to the topology."""
+        self.turns += [result for result in results if isinstance(result, Turn)]
+        try:
+            self.wants = self._flat.send([r.text if isinstance(r, Turn) else r for r in results])
+        except StopIteration as end:
+            self.answer, self.wants = end.value, []
+
+    @property
+    def trace(self) -> Trace:
+        return Trace(self.start.task.id, self.start.sample, tuple(self.turns), self.answer.text, self.answer.converged)
+
+
+def _branch(play: _Playing, branching: Mapping[str, int]) -> list[_Playing]:
+    """The play as it stands, once for each branch of its next turn. A generator cannot be copied: it is run again."""
+    asked = [want.effect.role for want in play.wants if isinstance(want.effect, Ask)]
+    count = branching.get(asked[0], 1) if asked else 1
+    children = []
+    for number in range(count):
+        sample = f"{play.start.sample}.{number}".lstrip(".") if asked else play.start.sample
+        child = _Playing(replace(play.start, sample=sample, recorded=tuple(play.turns)), play.team)
+        while child.wants and all(w.path in child.recorded or not isinstance(w.effect, Ask) for w in child.wants):
+            child.go_on([child.recorded.get(w.path) or _do(child, w) for w in child.wants])
+        children.append(child)
+    return children
+
+
+class Voice:
+    """Lets a team speak through an engine. What was once said in a state with a seed is never sampled again."""
+
+    def __init__(self, team: Team, engine: Engine, seed: str) -> None:
+        self.team, self.engine, self.seed = team, engine, seed
+        self.turns = self.tokens = 0  # sampled so far
+        self._said: dict[tuple[str, str, int], Turn] = {}  # (policy, state, seed) -> turn
+
+    def advance(self, plays: Sequence[_Playing]) -> None:
+        """Gives each play all that it wants now; what must be sampled is one engine call."""
+        needed: dict[tuple[str, str, int], Request] = {}
+        found = [[self._resolve(play, want, needed) for want in play.wants] for play in plays]
+        for (key, request), said in zip(needed.items(), self.engine.generate(list(needed.values())), strict=True):
+            self._said[key] = _turn(request, said)
+            self.turns, self.tokens = self.turns + 1, self.tokens + len(said.ids)
+        for play, results in zip(plays, found, strict=True):
+            play.go_on([self._heard(play, want, r) for want, r in zip(play.wants, results, strict=True)])
+
+    def _resolve(self, play: _Playing, want: Want, needed: dict) -> Any:
+        """A result that need not be sampled; or the key of one that must, whose request is put into `needed`."""
+        ask, absent = want.effect, play.start.absent
+        if not isinstance(ask, Ask):
+            return _do(play, want)
+        if want.path in play.recorded:
+            return play.recorded[want.path]
+        protocol = absent.get(ask.role, "")
+        if protocol and protocol not in PROTOCOLS:
+            raise MeritError(leaf.unknown("stand-in protocol", protocol, list(PROTOCOLS)))
+        if protocol == "null" or (protocol == "bypass" and ask.bypass is not None):
+            return _substitute(ask, want.path, protocol, self.team)
+        prompt, ids = self.engine.render(self.team.system, fill(self.team.prompts, ask))
+        state = state_of(ids)
+        if not protocol and (ask.role, state) in play.pool:
+            return play.pool[ask.role, state]
+        policy = Policy(ask.role) if protocol else self.team.policies[ask.role]
+        seed = seed_of(self.seed, play.start.task.id, play.start.sample, want.path, play.start.salt)
+        key = (policy.digest, state, seed)
+        if key not in self._said:
+            needed[key] = Request(policy, prompt, ids, self.team.sampling, seed, play.start.task, ask)
+        return key
+
+    def _heard(self, play: _Playing, want: Want, result: Any) -> Any:
+        """The result with the path and stand-in of this play put on its turn."""
+        if not isinstance(want.effect, Ask):
+            return result
+        turn = result if isinstance(result, Turn) else self._said[result]
+        stand_in = turn.stand_in
+        if not isinstance(result, Turn) and want.effect.role in play.start.absent:
+            stand_in = "base"
+        return turn if (turn.path, turn.stand_in) == (want.path, stand_in) else replace(turn, path=want.path, stand_in=stand_in)
+
+
+def _turn(request: Request, said: Completion) -> Turn:
+    return Turn(
+        agent=request.ask.role,
+        path="",
+        prompt=request.prompt,
+        text=said.text,
+        prompt_ids=request.prompt_ids,
+        completion_ids=said.ids,
+        logprobs=said.logprobs,
+        policy=request.policy.digest,
+        sampling=request.sampling,
+        seed=request.seed,
+        finish=said.finish,
+    )
+
+
+def _substitute(ask: Ask, path: str, protocol: str, team: Team) -> Turn:
+    """A turn that nobody spoke."""
+    nothing = np.zeros(0, np.int32)
+    text = ask.bypass if protocol == "bypass" else ""
+    return Turn(
+        ask.role, path, "", text, nothing, nothing, np.zeros(0, np.float32), "", team.sampling, 0, "substitute", protocol
+    )
+
+
+def fill(prompts: Mapping[str, str], ask: Ask) -> str:
+    """The role's prompt with its fields filled in."""
+    if ask.role not in prompts:
+        raise MeritError(f"the role {ask.role!r} has no prompt; add team.prompts.{ask.role} (there are: {', '.join(prompts)})")
+    try:
+        return prompts[ask.role].format(**ask.fields)
+    except (KeyError, IndexError, ValueError) as error:
+        raise MeritError(
+            f"team.prompts.{ask.role}: {error} cannot be filled in; this topology offers {', '.join(ask.fields)}"
+        ) from error
+
+
+def _do(play: _Playing, want: Want) -> Any:
+    """A tool's or a verifier's result."""
+    effect = want.effect
+    if isinstance(effect, Call):
+        return leaf.find("tools", effect.tool).use(**effect.arguments)
+    if isinstance(effect, Score):
+        module = leaf.find("reward", effect.verifier)
+        return module.verify(play.start.task, effect.text, module.Options())
+    raise MeritError(f"not an effect that can be done: {effect!r}")

@@ -1,0 +1,51 @@
+"""What an engine is asked and what it answers. An engine is a leaf of `apps/inference/engines`:
+
+`load(model, options, device) -> Engine`; nothing else in Merit knows how tokens are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from apps.effects import Ask
+from apps.records import Policy, Sampling, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One completion that is wanted."""
+
+    policy: Policy
+    prompt: str  # the rendered prompt as text
+    prompt_ids: np.ndarray  # int32 (P,)
+    sampling: Sampling
+    seed: int  # all of this completion's randomness
+    task: Task  # what the play is about; a model never sees it, scripted agents do
+    ask: Ask  # likewise
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Completion:
+    """What was sampled."""
+
+    text: str
+    ids: np.ndarray  # int32 (C,), the end token included where it was sampled
+    logprobs: np.ndarray  # float32 (C,), nats, of the sampling distribution
+    finish: Literal["stop", "length"]
+
+
+class Engine(Protocol):
+    """Speaks for policies. Not safe for several threads at once: a site gives it one."""
+
+    def render(self, system: str, user: str) -> tuple[str, np.ndarray]:
+        """A prompt through the model's own chat template: its text and its ids."""
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """One completion a request, in order. The same seed draws the same numbers whatever the batch."""
+
+    def score(self, policy: Policy, sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+        """Log-probabilities (nats, at temperature 1) of each sequence's completion ids after its prompt ids."""

@@ -1,0 +1,88 @@
+"""Finds a leaf by name: the file `apps/<folder>/<name>.py`, a dotted module, or a file's path.
+
+This is all there is of a plug-in system: adding a method is adding a file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import ValidationError
+
+from apps.records import MeritError, Options
+
+HERE = Path(__file__).parent
+NOT_LEAVES = {"__init__", "app"}
+
+
+def names(folder: str) -> list[str]:
+    """The leaves of `apps/<folder>`: its modules that have `Options`, by name."""
+    files = sorted((HERE / folder).glob("*.py"))
+    return [f.stem for f in files if f.stem not in NOT_LEAVES and "class Options(" in f.read_text(encoding="utf-8")]
+
+
+def find(folder: str, name: str) -> ModuleType:
+    """The module of a leaf. A typo is answered with the nearest name and the list."""
+    if name in names(folder):
+        return importlib.import_module(f"apps.{folder.replace('/', '.')}.{name}")
+    if name.endswith(".py"):
+        return _from_file(folder, Path(name))
+    if "." in name:
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise MeritError(f"{folder}: no module {name!r} can be imported ({error})") from error
+    raise MeritError(unknown(folder, name, names(folder)))
+
+
+def unknown(what: str, given: str, known: list[str]) -> str:
+    """The message for a name that is none of `known`."""
+    near = difflib.get_close_matches(given, known, 1, 0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{what}: there is no {given!r}{hint} (known: {', '.join(known)})"
+
+
+def options(folder: str, section: dict[str, Any]) -> Options:
+    """The `Options` of the leaf that `section["name"]` names, made from the section's other keys."""
+    module = find(folder, section["name"])
+    given = {key: value for key, value in section.items() if key != "name"}
+    try:
+        return module.Options(**given)
+    except ValidationError as error:
+        raise MeritError(explain(error, f"{folder}.{section['name']}", list(module.Options.model_fields))) from error
+
+
+def explain(error: ValidationError, where: str, known: list[str]) -> str:
+    """A pydantic error as one line for each fault: where, what was given, what was expected."""
+    lines = []
+    for fault in error.errors():
+        place = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            lines.append(unknown(f"{where}: unknown key", place, known))
+        else:
+            lines.append(f"{where}: {place} = {fault['input']!r}: {fault['msg']}")
+    return "\n".join(lines)
+
+
+def summary(folder: str, name: str) -> str:
+    """The first line of a leaf's docstring."""
+    return (find(folder, name).__doc__ or "").strip().split("\n")[0]
+
+
+def _from_file(folder: str, path: Path) -> ModuleType:
+    if not path.is_file():
+        raise MeritError(f"{folder}: no file {str(path)!r}")
+    name = "merit_leaf_" + path.resolve().as_posix().replace("/", "_").removesuffix(".py")
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,28 @@
+"""What an objective is given: one micro-batch as padded tensors, with the denominators of the whole step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """A micro-batch of B rows padded to T completion tokens. Everything is in nats.
+
+    `tokens`, `sequences` and `pairs` count the *whole* optimiser step over all its micro-batches and ranks. An objective
+    divides by them and never by its own size, so splitting a step changes neither loss nor gradient. For a pairwise
+    objective rows 2i and 2i + 1 are the preferred and the rejected completion of a pair.
+    """
+
+    logprobs_BT: Tensor  # log π_θ of each completion token; carries the gradient
+    mask_BT: Tensor  # 1 at the agent's own completion tokens, 0 at padding
+    tokens: float  # Σ mask over the whole step
+    sequences: float  # rows of the whole step
+    pairs: float = 0.0  # pairs of the whole step
+    old_BT: Tensor | None = None  # log π_old as sampled
+    reference_BT: Tensor | None = None  # log π_ref of the frozen reference
+    advantages_BT: Tensor | None = None  # one value a token
