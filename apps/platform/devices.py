@@ -1,0 +1,78 @@
+"""Which device to compute on, and how many cores there are."""
+
+from __future__ import annotations
+
+import glob
+import os
+import platform
+from pathlib import Path
+
+from apps.records import MeritError
+
+ORDER = ("cuda", "xpu", "mps", "cpu")  # the first that is there is taken
+
+
+def pick(wanted: str = "auto") -> str:
+    """The device to use, in torch's words. Imports torch (2 s): ask in the worker that computes, not in the driver.
+
+    `wanted` is "auto" or one of ORDER, with an index if need be ("cuda:1").
+    """
+    there = available()
+    if wanted == "auto":
+        return there[0]
+    kind, _, index = wanted.partition(":")
+    if kind not in there:
+        raise MeritError(f"device {wanted!r} is not here; there is: {', '.join(there)} (or say 'auto')")
+    if index and not (index.isdigit() and int(index) < _count(kind)):
+        raise MeritError(
+            f"device {wanted!r} is not here; there is: {', '.join(f'{kind}:{i}' for i in range(_count(kind)))}"
+        )
+    return wanted
+
+
+def available() -> list[str]:
+    """The kinds of device that torch can use here, best first."""
+    import torch
+
+    has = {
+        "cuda": torch.cuda.is_available(),
+        "xpu": hasattr(torch, "xpu") and torch.xpu.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    return [kind for kind in ORDER if has[kind]]
+
+
+def accelerator_in_sight() -> bool:
+    """A guess without torch, for planning: whether the machine shows an accelerator."""
+    if platform.system() == "Darwin":
+        return platform.machine() == "arm64"
+    return bool(glob.glob("/dev/nvidia[0-9]*") or (glob.glob("/dev/dri/renderD*") and _intel()))
+
+
+def cores() -> int:
+    """Cores that this process may use: its affinity, and its control group's quota where it has one."""
+    mask = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(mask, _quota(Path("/sys/fs/cgroup/cpu.max")) or mask))
+
+
+def _quota(file: Path) -> int | None:
+    """Whole cores of a `cpu.max` ("200000 100000" = 2), rounded up; None = unlimited or no such file."""
+    try:
+        quota, period = file.read_text(encoding="ascii").split()
+        return -(-int(quota) // int(period))
+    except (OSError, ValueError):
+        return None
+
+
+def _count(kind: str) -> int:
+    import torch
+
+    return getattr(torch, kind).device_count() if kind in ("cuda", "xpu", "mps") else 1
+
+
+def _intel() -> bool:
+    vendors = (
+        Path(file).read_text(encoding="ascii").strip() for file in glob.glob("/sys/class/drm/renderD*/device/vendor")
+    )
+    return "0x8086" in vendors

@@ -1,0 +1,260 @@
+"""Warm worker processes: a function runs in a process of its own, which is kept for the next call.
+
+Training and sandboxes run so: a thread cannot be killed and shares torch's random state and number of threads. What a
+module keeps (imports, a base model) lives as long as its process. A pool has as many processes as calls at one time.
+
+    metrics = run("training", app.train, folder, options, threads=2)
+
+A process leads a group of its own, so that whatever it started is killed with it: on a timeout, by `close`, and when
+this process ends in any way, SIGKILL included. Ctrl-C in a terminal does not reach it.
+
+The protocol is pickles over one socket pair: (function's name, args, kwargs) there, (whether it went well, result or
+exception) back. Entry of the child: `python -m apps.platform.processes FD THREADS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from typing import Any
+
+from apps.records import MeritError
+
+ROOT = Path(__file__).resolve().parents[2]
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+LAST_WORDS = 2000  # bytes of a dead worker's output that its exception quotes
+
+
+class WorkerDied(MeritError):
+    """The process ended in the middle of a call: killed from outside, out of memory, or crashed."""
+
+
+class TimedOut(MeritError):
+    """The call took longer than its `timeout_s`; its process was killed."""
+
+
+class RemoteTraceback(Exception):
+    """The cause of an exception that was raised in a worker: where it was raised there, as text."""
+
+
+_lock = threading.Lock()
+_idle: dict[tuple[Any, ...], list[Worker]] = {}  # (pool, threads, env) -> processes waiting, the last used at the end
+_all: set[Worker] = set()
+
+
+def run(
+    pool: str,
+    function: Callable[..., Any],
+    *args: Any,
+    threads: int = 1,
+    env: Mapping[str, str] | None = None,
+    timeout_s: float | None = None,
+    **kwargs: Any,
+) -> Any:
+    """Calls `function(*args, **kwargs)` in a process of `pool` with these threads and environment; blocks, thread-safe.
+
+    The function is sent by name, so it has to be importable; arguments and result have to pickle. Raises what the
+    function raised, WorkerDied, or TimedOut.
+    """
+    request = pickle.dumps((_name(function), args, kwargs))
+    setup = (pool, threads, tuple(sorted((env or {}).items())))
+    worker = _take(setup)
+    try:
+        well, value = worker.call(request, timeout_s)
+    except BaseException:  # also KeyboardInterrupt: the process is in an unknown state
+        _discard(worker)
+        raise
+    with _lock:
+        if worker in _all:  # not closed meanwhile
+            _idle.setdefault(setup, []).append(worker)
+    if well:
+        return value
+    raise value
+
+
+def close() -> None:
+    """Kills every process. Calls that wait for one raise WorkerDied; a later call starts anew."""
+    with _lock:
+        workers = list(_all)
+        _idle.clear()
+        _all.clear()
+    for worker in workers:
+        worker.kill()
+
+
+class Worker:
+    """The parent's side of one process."""
+
+    def __init__(self, threads: int, env: Mapping[str, str]):
+        self._connection, theirs = Pipe()
+        self._output = tempfile.TemporaryFile()  # no terminal: it would disturb the progress display
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "apps.platform.processes", str(theirs.fileno()), str(threads)],
+                env=_environment(threads, env),
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+
+    def call(self, request: bytes, timeout_s: float | None) -> tuple[bool, Any]:
+        try:
+            self._connection.send_bytes(request)
+            if not self._connection.poll(timeout_s):
+                raise TimedOut(f"a worker process took longer than {timeout_s:g} s and was killed")
+            return pickle.loads(self._connection.recv_bytes())
+        except (EOFError, ConnectionError) as error:
+            raise WorkerDied(self._obituary()) from error
+
+    def idle_and_well(self) -> bool:
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """Kills the process with all that it started, and waits until it is gone."""
+        try:
+            os.killpg(self.pid, signal.SIGKILL)  # its number is not free before wait(), so it is no one else's
+        except (ProcessLookupError, PermissionError):
+            pass  # it is gone already
+        self._process.wait()
+
+    def _obituary(self) -> str:
+        self.kill()
+        code = self._process.returncode
+        how = (
+            f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with status {code}"
+        )
+        hint = "; perhaps the machine ran out of memory" if code == -signal.SIGKILL else ""
+        self._output.seek(max(0, self._output.seek(0, os.SEEK_END) - LAST_WORDS))
+        words = self._output.read().decode(errors="replace").strip()
+        return f"a worker process {how}{hint}" + (f". The end of its output:\n{words}" if words else "")
+
+
+def serve(descriptor: int, threads: int) -> None:
+    """The child's side: answers calls until the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection = Connection(descriptor)
+    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(connection, requests), daemon=True).start()
+    while True:
+        connection.send_bytes(_answer(requests.get(), threads))
+
+
+def _receive(connection: Connection, requests: queue.SimpleQueue[bytes]) -> None:
+    """Reads requests also while one is worked on: only so is the parent's end, an end of file, seen at once."""
+    try:
+        while True:
+            requests.put(connection.recv_bytes())
+    except (EOFError, OSError):
+        _die()
+
+
+def _die() -> None:
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def _answer(request: bytes, threads: int) -> bytes:
+    try:
+        name, args, kwargs = pickle.loads(request)
+        function = _function(name)
+        _set_torch_threads(threads)
+        return pickle.dumps((True, function(*args, **kwargs)))
+    except BaseException as error:  # a SystemExit too is the caller's to see
+        return _pickled_fault(error)
+
+
+def _pickled_fault(error: BaseException) -> bytes:
+    """The exception with its traceback as its cause; as a plain RuntimeError where it does not survive pickling."""
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    for candidate in (error, RuntimeError(f"{type(error).__name__}: {error}")):
+        try:
+            packed = pickle.dumps((False, _Fault(candidate, text)))
+            pickle.loads(packed)
+            return packed
+        except Exception:  # noqa: S112 - whatever a strange exception's __reduce__ or __init__ raises
+            continue
+    raise AssertionError("a RuntimeError pickles")
+
+
+class _Fault:
+    """An exception that keeps its cause when it is pickled, which exceptions themselves do not."""
+
+    def __init__(self, error: BaseException, text: str):
+        self.error, self.text = error, text
+
+    def __reduce__(self) -> Any:
+        return _rebuild, (self.error, self.text)
+
+
+def _rebuild(error: BaseException, text: str) -> BaseException:
+    error.__cause__ = RemoteTraceback(f"\n{text}")
+    return error
+
+
+def _take(setup: tuple[Any, ...]) -> Worker:
+    """A warm process if one waits and lives, else a new one."""
+    _, threads, env = setup
+    while True:
+        with _lock:
+            worker = _idle[setup].pop() if _idle.get(setup) else None
+        if worker is None:
+            break
+        if worker.idle_and_well():
+            return worker
+        _discard(worker)
+    worker = Worker(threads, dict(env))
+    with _lock:
+        _all.add(worker)
+    return worker
+
+
+def _discard(worker: Worker) -> None:
+    with _lock:
+        _all.discard(worker)
+    worker.kill()
+
+
+def _environment(threads: int, env: Mapping[str, str]) -> dict[str, str]:
+    """Set before the child imports anything: the libraries look at the number of threads once."""
+    path = os.pathsep.join(dict.fromkeys([str(ROOT), *(p for p in sys.path if p)]))
+    counts = dict.fromkeys(THREAD_VARIABLES, str(threads))
+    return {**os.environ, **counts, "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": path, **env}
+
+
+def _name(function: Callable[..., Any]) -> str:
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
+    if module in (None, "__main__") or "." in name or "<" in name:
+        raise TypeError(f"{function!r} cannot be sent to another process: it has to be a function of a module")
+    return f"{module}:{name}"
+
+
+def _function(name: str) -> Callable[..., Any]:
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _set_torch_threads(threads: int) -> None:
+    """A task before this one may have changed it. Where torch is not imported yet, OMP_NUM_THREADS sees to it."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(threads)
+
+
+if __name__ == "__main__":
+    from apps.platform import processes  # so that its classes are those of the module and not of __main__
+
+    processes.serve(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,55 @@
+"""This machine alone: Parsl's threads in the driver. Training runs in warm processes of its own, one a slot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from apps import records
+from apps.platform import devices
+from workflows.sites import Site
+
+
+class Options(records.Options):
+    """What may be set of the local site."""
+
+    cores: int = Field(0, ge=0, description="cores to use; 0 = all that this process may use")
+    device: str = Field("auto", description="auto, cpu, cuda, xpu or mps; auto = an accelerator where there is one")
+    training_slots: int = Field(
+        0, ge=0, description="training tasks at once; 0 = one per two cores (8 at most), one on an accelerator"
+    )
+
+
+def site(options: Options) -> Site:
+    cores = options.cores or devices.cores()
+    accelerated = options.device not in ("auto", "cpu") or (options.device == "auto" and devices.accelerator_in_sight())
+    slots = options.training_slots or (1 if accelerated else max(1, min(8, cores // 2)))
+
+    def parsl(folder: Path, memoizer: Any) -> Any:
+        from parsl import Config, ThreadPoolExecutor
+        from parsl.dataflow.dependency_resolvers import DEEP_DEPENDENCY_RESOLVER
+
+        # one thread for inference, since a model with adapters is mutable
+        threads = {"inference": 1, "training": slots, "cpu": cores, "network": 8}
+        return Config(
+            executors=[ThreadPoolExecutor(label=label, max_threads=n) for label, n in threads.items()],
+            memoizer=memoizer,
+            dependency_resolver=DEEP_DEPENDENCY_RESOLVER,  # stages are given lists of futures
+            run_dir=str(folder),
+            initialize_logging=False,
+            strategy="none",
+            retries=0,  # the same task on the same machine fails again
+            usage_tracking=0,
+            exit_mode="cleanup",
+        )
+
+    return Site(
+        name="local",
+        parsl=parsl,
+        device=options.device,
+        inference_threads=cores,
+        training_threads=max(1, cores // slots),
+        training_slots=slots,
+    )

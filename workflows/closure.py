@@ -1,0 +1,167 @@
+"""The digest of the code that a stage runs: the project's own modules that it imports, directly or not.
+
+Read from the sources, never imported: an import anywhere in a module counts, inside functions too. Comments, docstrings
+and layout do not count, so that writing a remark re-runs nothing. Of the libraries only the versions count, and only of
+those that decide numbers. Leaves are found by name when a stage runs, so no import leads to them: they are given as
+roots of their own. Data files that a module reads are not code; give their digest in the stage's options.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import importlib.util
+import sysconfig
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from apps import records
+from apps.records import MeritError
+
+ROOT = Path(__file__).resolve().parents[1]
+OWN = ("apps", "workflows")
+DECIDING = {  # an imported name -> the distributions behind it that decide numbers
+    "torch": ("torch",),
+    "transformers": ("transformers", "tokenizers", "torch"),
+    "peft": ("peft", "transformers", "torch"),
+    "tokenizers": ("tokenizers",),
+    "numpy": ("numpy",),
+    "math_verify": ("math-verify", "sympy"),
+    "reasoning_gym": ("reasoning-gym",),
+    "deepspeed": ("deepspeed",),
+    "vllm": ("vllm",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """What counts of one source file."""
+
+    shape: str  # digest of its syntax tree without docstrings
+    imports: frozenset[str]  # dotted names that it imports; "a.b.c" of `from a.b import c` may be no module
+
+
+def code_digest(modules: Sequence[str]) -> str:
+    """One digest of the closure of `modules`: dotted names ("apps.credit.app") or paths of files ("mine.py")."""
+    return _digest(tuple(sorted(set(modules))))
+
+
+def root(folder: str, name: str) -> str:
+    """The root that stands for a leaf, named as in a configuration: "shapley", "mylab.credit.mine" or "mine.py"."""
+    return name if "." in name else f"apps.{folder.replace('/', '.')}.{name}"
+
+
+def closure(modules: Sequence[str]) -> dict[Path, str]:
+    """The own modules that `modules` import, themselves included: file -> name. A file given by path has its stem's."""
+    found: dict[Path, str] = {}
+    pending = [_start(name) for name in modules]
+    while pending:
+        path, name = pending.pop()
+        if path not in found:
+            found[path] = name
+            pending += [(file, other) for other in _reach(path, name) if (file := source(other))]
+    return found
+
+
+@lru_cache(maxsize=None)
+def source(name: str) -> Path | None:
+    """The file of an own module (the project's or a user's); None for a library, or if there is no such module."""
+    top, *rest = name.split(".")
+    base = ROOT / top if top in OWN else _outside(top)
+    if base is None:
+        return None
+    stem = base.joinpath(*rest)
+    return next((f for f in (stem.with_name(stem.name + ".py"), stem / "__init__.py") if f.is_file()), None)
+
+
+@lru_cache(maxsize=None)
+def _digest(modules: tuple[str, ...]) -> str:
+    parts = [(name, _read(path, _package(path, name))) for path, name in closure(modules).items()]
+    tops = {imported.split(".")[0] for _, module in parts for imported in module.imports}
+    libraries = {dist for top in tops for dist in DECIDING.get(top, ())}
+    return records.digest(
+        {
+            "modules": sorted((name, module.shape) for name, module in parts),
+            "libraries": {dist: _version(dist) for dist in libraries},
+        }
+    )
+
+
+def _start(name: str) -> tuple[Path, str]:
+    path = Path(name).resolve() if name.endswith(".py") else source(name)
+    if path is None or not path.is_file():
+        raise MeritError(f"the code of a stage: there is no module or file {name!r}")
+    return path, path.stem if name.endswith(".py") else name
+
+
+def _reach(path: Path, name: str) -> set[str]:
+    """What importing a module runs: what it imports, and the packages on the way to that and to itself."""
+    imports = _read(path, _package(path, name)).imports | {name}
+    return {".".join(parts[: n + 1]) for parts in (i.split(".") for i in imports) for n in range(len(parts))}
+
+
+def _package(path: Path, name: str) -> str:
+    return name if path.name == "__init__.py" else name.rpartition(".")[0]
+
+
+@lru_cache(maxsize=None)
+def _read(path: Path, package: str) -> Module:
+    tree = ast.parse(path.read_bytes(), str(path))
+    imports: set[str] = set()
+    for node in ast.walk(tree):
+        imports.update(_imported(node, package))
+        _strip_docstring(node)
+    return Module(records.digest(repr(_shape(tree))), frozenset(imports))
+
+
+def _imported(node: ast.AST, package: str) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+        base = ".".join([*above, *([node.module] if node.module else [])])
+        yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _strip_docstring(node: ast.AST) -> None:
+    if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+        first = node.body[0] if node.body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            del node.body[0]
+
+
+def _shape(node: object) -> object:
+    """A syntax tree as nested tuples. Empty fields are left out: Python versions differ in which there are."""
+    if isinstance(node, ast.AST):
+        fields = ((name, getattr(node, name, None)) for name in node._fields)
+        return (
+            type(node).__name__,
+            *((name, _shape(value)) for name, value in fields if value is not None and value != []),
+        )
+    return tuple(map(_shape, node)) if isinstance(node, list) else node
+
+
+@lru_cache(maxsize=None)
+def _outside(top: str) -> Path | None:
+    """Where a user's own package or module lies, without its suffix; None for libraries and Python's own."""
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        return None
+    origin = Path(spec.origin)
+    own = not {"site-packages", "dist-packages"} & set(origin.parts)
+    if not own or origin.is_relative_to(sysconfig.get_paths()["stdlib"]):
+        return None
+    return origin.parent if origin.name == "__init__.py" else origin.with_suffix("")
+
+
+@lru_cache(maxsize=None)
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,99 @@
+"""Loads a site: where a run is carried out. Facts about a machine live in `site/<name>/config.py` and only there.
+
+Such a file offers `Options` (like a leaf) and `site(options) -> Site`. It is run by path, since `site/` is no package,
+so nothing that it defines can travel to a worker: it only puts together what Parsl and the standard library define.
+"""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from apps import leaf
+from apps.platform import processes
+from apps.records import MeritError
+
+if TYPE_CHECKING:
+    from parsl import Config
+    from parsl.dataflow.dflow import DataFlowKernel
+    from parsl.dataflow.memoization import Memoizer
+
+FOLDER = Path(__file__).resolve().parents[1] / "site"
+LABELS = ("inference", "training", "cpu", "network")  # what apps/stages.py asks for, by the resource a task needs
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a run is carried out."""
+
+    name: str
+    parsl: Callable[
+        [Path, Memoizer | None], Config
+    ]  # (Parsl's folder, memoizer) -> configuration; imports parsl itself
+    device: str  # as for devices.pick, which each worker asks for itself: "auto", "cpu", "cuda", "xpu", "mps"
+    inference_threads: int  # threads of torch in an inference task
+    training_threads: int  # threads of torch in a training task: they decide the last bit of its sums
+    training_slots: int  # training tasks at the same time
+    environment: Mapping[str, str] = field(default_factory=dict)  # for subprocesses, on top of the driver's
+    launcher: tuple[str, ...] | None = None  # MPI, with {ranks} and {ranks_per_node} to fill in; None = no MPI here
+
+
+def names() -> list[str]:
+    """The sites that come with the project."""
+    return sorted(file.parent.name for file in FOLDER.glob("*/config.py"))
+
+
+def load(name_or_path: str, **options: Any) -> Site:
+    """The site of that name, of that `config.py`, or of that folder with a `config.py`."""
+    file = _file(name_or_path)
+    offered = runpy.run_path(str(file))
+    missing = [name for name in ("Options", "site") if name not in offered]
+    if missing:
+        raise MeritError(f"site {file}: offers no {' and no '.join(missing)}; see {FOLDER / 'local' / 'config.py'}")
+    try:
+        chosen = offered["Options"](**options)
+    except ValidationError as error:
+        where = f"site {name_or_path}"
+        raise MeritError(leaf.explain(error, where, list(offered["Options"].model_fields))) from error
+    return offered["site"](chosen)
+
+
+@contextmanager
+def running(site: Site, folder: Path, memoizer: Memoizer | None) -> Iterator[DataFlowKernel]:
+    """Parsl on `site`, its files in `folder`. After an exception (Ctrl-C too) nothing further is begun.
+
+    Tasks that wait are cancelled and worker processes killed; a task that runs in a thread cannot be, and is waited for.
+    """
+    import parsl
+
+    kernel = parsl.load(site.parsl(folder, memoizer))
+    try:
+        yield kernel
+    except BaseException:
+        kernel.memoizer.close()
+        for task in list(kernel.tasks.values()):
+            if task["exec_fu"] is not None:
+                task["exec_fu"].cancel()
+        processes.close()
+        raise
+    finally:
+        kernel.cleanup()
+        parsl.clear()
+
+
+def _file(name_or_path: str) -> Path:
+    if name_or_path in names():
+        return FOLDER / name_or_path / "config.py"
+    path = Path(name_or_path)
+    if path.suffix == ".py" or len(path.parts) > 1:
+        file = path if path.suffix == ".py" else path / "config.py"
+        if not file.is_file():
+            raise MeritError(f"site: no file {str(file)!r}")
+        return file
+    raise MeritError(leaf.unknown("site", name_or_path, names()))

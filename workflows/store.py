@@ -1,0 +1,92 @@
+"""Results by key: a stage's result is an artifact, a folder named by the digest of all that it depends on.
+
+A key is known before anything runs, since it is made of the *keys* of the inputs and not of their contents. What lies
+under a key is checked when it is found (apps/artifacts.py); what is damaged counts as absent and is made again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from apps import artifacts, records
+from apps.records import Artifact, MeritError
+
+log = logging.getLogger("merit.store")
+
+
+class Store:
+    """The artifacts under one folder. Any number of processes and hosts may use it at once."""
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root).absolute()
+        artifacts.sweep(self.root)
+
+    @staticmethod
+    def key(stage: str, code: str, options: Any, inputs: Any) -> str:
+        """The key of a result, 32 hex digits.
+
+        `code` is of `closure.code_digest`. `options` is whatever else decides the result (pydantic models, dataclasses
+        and paths are taken as JSON). `inputs` holds the keys of the artifacts it is made from: {"traces": key, …}.
+        """
+        return records.digest(to_jsonable_python({"stage": stage, "code": code, "options": options, "inputs": inputs}))
+
+    def find(self, stage: str, key: str) -> Artifact | None:
+        """The artifact of `key` if it is there and whole. A damaged one is moved aside and counts as absent."""
+        path = artifacts.locate(self.root, stage, key)
+        if not path.exists():
+            return None
+        if reason := artifacts.check(path):
+            aside = artifacts.set_aside(self.root, path)
+            log.warning("%s %s is damaged: %s; moved to %s, it will be made again", stage, key, reason, aside)
+            return None
+        return Artifact(stage, key, str(path))
+
+
+@contextmanager
+def lock(folder: str | Path) -> Iterator[None]:
+    """Keeps a run's folder for this driver; a second driver is told who has it.
+
+    The operating system holds the lock (flock) and lets go when the driver ends, however it ends, so it is never stale.
+    """
+    path = Path(folder) / ".lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+", encoding="utf-8") as file:
+        _acquire(file, path)
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now().isoformat(" ", "seconds")}
+        _rewrite(file, json.dumps(holder))
+        try:
+            yield
+        finally:
+            _rewrite(file, "")
+
+
+def _acquire(file: Any, path: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        holder = json.loads(file.read() or "{}")
+        raise MeritError(
+            f"{path.parent} is in use by another run: process {holder.get('pid', '?')} on {holder.get('host', '?')} since "
+            f"{holder.get('since', 'just now')}; wait for it, end it, or choose another name for this run"
+        ) from error
+    except OSError as error:  # a file system without locks: two drivers cost time there but spoil no result
+        log.warning("%s cannot be locked (%s): see that no second run uses it", path.parent, error.strerror)
+
+
+def _rewrite(file: Any, text: str) -> None:
+    file.seek(0)
+    file.truncate()
+    file.write(text)
+    file.flush()
