@@ -1,10 +1,11 @@
 """Blames the turn that made the answer wrong and rewards the one that mended it, by walking the trace.
 
 The walk looks only at turns that carry an answer (those with a verdict of their own). A right answer that becomes
-wrong was lost there: that turn is blamed. A wrong answer that becomes right was repaired there: that turn is rewarded. A first
-answer that is wrong introduced the error itself, so a trace that never had the right answer blames its first answer.
-Staying right, staying wrong and saying no answer are worth 0. Each spell of being wrong thus has one culprit: after a repair a
-turn that loses the answer again is blamed anew, else breaking a mended answer would be free.
+wrong was lost there: that turn is blamed. A wrong answer that becomes right was repaired there: that turn is
+rewarded. A first answer that is wrong introduced the error itself, so a trace that never had the right answer blames
+its first answer. Staying right, staying wrong and saying no answer are worth 0. Each spell of being wrong thus has
+one culprit: after a repair a turn that loses the answer again is blamed anew, else breaking a mended answer would be
+free.
 
 Not a replay: it cannot see that a turn misled a later one (a critic's false alarm is the reviser's fault here).
 Source: error tracing as in arXiv 2505.00212 (which agent, which step), with verdicts in place of a judge.
@@ -21,6 +22,7 @@ from apps.credit import groups
 from apps.records import Credit, Graded, Group, MeritError, Outcome, Replay
 
 REPLAYS = False
+EVENTS = {(None, False): "introduced", (True, False): "lost", (False, True): "repaired"}  # (before, now)
 
 
 class Options(records.Options):
@@ -42,13 +44,8 @@ def walk(right: Sequence[bool | None]) -> list[str]:
     """What each turn did to the answer: "introduced", "lost", "repaired" or "" (None = it carries no answer)."""
     events, before = [], None
     for now in right:
-        if now is None or now == before:
-            events.append("")
-            continue
-        events.append(
-            {(None, True): "", (None, False): "introduced", (True, False): "lost"}.get((before, now), "repaired")
-        )
-        before = now
+        events.append("" if now is None else EVENTS.get((before, now), ""))
+        before = before if now is None else now
     return events
 
 

@@ -1,15 +1,17 @@
 """Shapley values of the agents of each trace, exact, by replaying it with coalitions of them absent.
 
-The game is played on one trace (φ shared by all samples of a task would vanish under a group baseline). Its players are the agents
-that spoke in it; v(N) is the trace's own score, at no cost; every other coalition S is replayed `repeats` times with the absent
-agents replaced by what their protocol declares, so v(S) is a mean over replays. The protocol defines the game: values under "bypass" and "base"
-answer different questions and are not to be compared. Several turns of one agent share its φ equally, so the
-values of a trace sum to v(N) − v(∅) (under `players="all"` less the φ of agents that never spoke).
+The game is played on one trace (φ shared by all samples of a task would vanish under a group baseline). Its players
+are the agents that spoke in it; v(N) is the trace's own score, at no cost; every other coalition S is replayed
+`repeats` times with the absent agents replaced by what their protocol declares, so v(S) is a mean over replays. The
+protocol defines the game: values under "bypass" and "base" answer different questions and are not to be compared.
+Several turns of one agent share its φ equally, so the values of a trace sum to v(N) − v(∅) (under `players="all"`
+less the φ of agents that never spoke).
 
-Errors: v(S) has the unbiased sample variance of its repeats over R (for right/wrong p(1−p)/(R−1)); v(N) has none, being this
-trace's; φ adds them by the squared Shapley weights, as if coalitions were independent. The same repeat number means the same random
-numbers in every coalition, which makes v(S) positively correlated; φ takes differences of them, so the error is conservative where
-all are correlated alike (tested), though not for every correlation. Repeats that all agree, and a single repeat, give 0: that is "not estimated", not "certain".
+Errors: v(S) has the unbiased sample variance of its repeats over R (for right/wrong p(1−p)/(R−1)); v(N) has none,
+being this trace's; φ adds them by the squared Shapley weights, as if coalitions were independent. The same repeat
+number means the same random numbers in every coalition, which makes v(S) positively correlated; φ takes differences
+of them, so the error is conservative where all are correlated alike (tested), though not for every correlation.
+Repeats that all agree, and a single repeat, give 0: that is "not estimated", not "certain".
 
 Left out: sampling of permutations for teams above six. Source: formulas.md *Credit*; Shapley (1953).
 """
@@ -87,7 +89,7 @@ def value(
 
 
 def variance_of_mean(replayed: np.ndarray) -> np.ndarray:
-    """Unbiased variance of each row's mean, (coalitions, repeats) to (coalitions,); 0 where a single repeat shows none."""
+    """Unbiased variance of each row's mean, (coalitions, repeats) to (coalitions,); 0 for a single repeat."""
     repeats = replayed.shape[1]
     return replayed.var(axis=1, ddof=1) / repeats if repeats > 1 else np.zeros(len(replayed))
 
@@ -128,8 +130,8 @@ def check_size(players: tuple[str, ...], graded: Graded) -> tuple[str, ...]:
     if len(players) > MOST_PLAYERS:
         raise MeritError(
             f"credit.shapley: trace {graded.trace.id!r} has {len(players)} players ({', '.join(players)}), at most "
-            f"{MOST_PLAYERS} are exact ({2**MOST_PLAYERS - 1} coalitions); set credit.players=spoke, use a smaller team "
-            "or another credit method (uniform, first_error)"
+            f"{MOST_PLAYERS} are exact ({2**MOST_PLAYERS - 1} coalitions); set credit.players=spoke, "
+            "use a smaller team or another credit method (uniform, first_error)"
         )
     return players
 
@@ -137,7 +139,5 @@ def check_size(players: tuple[str, ...], graded: Graded) -> tuple[str, ...]:
 def check_outcome(outcome: Outcome, group: Group, replay: Replay) -> float:
     if not np.isfinite(outcome.score):
         trace = group.graded[replay.trace].trace.id
-        raise MeritError(
-            f"credit.shapley: a replay of {trace!r} has the score {outcome.score}; its answer was not graded"
-        )
+        raise MeritError(f"credit.shapley: a replay of {trace!r} has the score {outcome.score}: not graded")
     return float(outcome.score)

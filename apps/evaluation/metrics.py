@@ -1,4 +1,6 @@
-"""What is measured of a team, as pure functions on plain arrays. No intervals (statistics.py), no decisions (promotion.py).
+"""What is measured of a team, as pure functions on plain arrays.
+
+No intervals (statistics.py), no decisions (promotion.py).
 
 Rates are shares in 0..1. A rate over nothing is NaN: there was nothing to measure, which is not 0.
 """
@@ -36,7 +38,7 @@ def error_correction_rate(before: Sequence[bool] | np.ndarray, after: Sequence[b
 
 
 def error_introduction_rate(before: Sequence[bool] | np.ndarray, after: Sequence[bool] | np.ndarray) -> float:
-    """(right → wrong)/initially right: the counterpart, without which a correction rate flatters whoever changes everything."""
+    """(right → wrong)/initially right: the counterpart, or whoever changes everything would look good."""
     before, after = paired_flags(before, after)
     return share(~after[before])
 
@@ -63,7 +65,7 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
 
 
 def majority_at_k(answers: Sequence[str | None], right: Sequence[bool], k: int) -> float:
-    """The accuracy of a vote among k samples of one task: a mean over its ⌊n/k⌋ disjoint blocks of k, in the order given.
+    """The accuracy of a vote among k samples of one task: a mean over its ⌊n/k⌋ disjoint blocks of k, in order.
 
     ValueError where k is not in 1..n.
     """
@@ -76,7 +78,8 @@ def majority_at_k(answers: Sequence[str | None], right: Sequence[bool], k: int) 
 def vote(answers: Sequence[str | None], right: Sequence[bool]) -> float:
     """The chance that the most frequent parsed answer is right, a tie being broken by lot.
 
-    None (not parsed) does not vote, and 0 where nobody does. Answers are equal as strings: give them in the verifier's parsed form.
+    None (not parsed) does not vote, and 0 where nobody does. Answers are equal as strings: give them in the
+    verifier's parsed form.
     """
     votes = Counter(answer for answer in answers if answer is not None)
     most = max(votes.values(), default=0)
@@ -118,7 +121,8 @@ class Detection:
 def detection(said_incorrect: Sequence[bool | None], was_wrong: Sequence[bool]) -> Detection:
     """Counts a critic's verdicts against the truth of what it looked at.
 
-    None is a verdict that could not be parsed. It is an error of whichever kind: a wrong answer not found, or a right one not passed.
+    None is a verdict that could not be parsed. It is an error of whichever kind: a wrong answer not found, or a right
+    one not passed.
     """
     cells = Counter(
         ((not wrong) if said is None else bool(said), bool(wrong))

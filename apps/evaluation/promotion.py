@@ -34,7 +34,8 @@ def decide(before: np.ndarray, after: np.ndarray, rule: Rule = "not_worse", alph
     - "not_worse": promoted unless it is significantly worse (one-sided p < alpha).
     - "always": promoted; the test is reported only.
 
-    A tie, no difference on any task, has p = 1 in both directions: "better" keeps the incumbent, "not_worse" promotes the candidate.
+    A tie, no difference on any task, has p = 1 in both directions: "better" keeps the incumbent, "not_worse" promotes
+    the candidate.
     """
     if rule not in get_args(Rule):
         raise MeritError(unknown("promotion.rule", str(rule), list(get_args(Rule))))

@@ -1,7 +1,7 @@
 """Intervals and paired tests: how sure a measured difference is. Pure functions; whatever draws is seeded.
 
-Two systems are compared on the same tasks and never by two unpaired means. The unit that is drawn or exchanged is the task: samples of
-one task are alike, and counting them as independent would promise too much.
+Two systems are compared on the same tasks and never by two unpaired means. The unit that is drawn or exchanged is the
+task: samples of one task are alike, and counting them as independent would promise too much.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class McNemar:
 
 
 def wilson(successes: float, trials: int, confidence: float = 0.95) -> Interval:
-    """The score interval of a proportion (Wilson 1927): sensible also at 0, at 1 and for few trials. (0, 1) without trials."""
+    """The score interval of a proportion (Wilson 1927): sensible also at 0 and 1; (0, 1) without trials."""
     if not trials:
         return Interval(0.0, 1.0)
     z, p = normal_quantile(confidence), successes / trials
@@ -55,9 +55,10 @@ def wilson(successes: float, trials: int, confidence: float = 0.95) -> Interval:
 
 
 def balanced_accuracy(critic: Detection, confidence: float = 0.95) -> Interval:
-    """The interval of (recall + specificity)/2, from the Wilson limits of both (MOVER; Zou and Donner 2008, Newcombe 1998).
+    """The interval of (recall + specificity)/2, from the Wilson limits of both (MOVER; Zou and Donner 2008).
 
-    Unlike the delta method it has a width where a rate is 0 or 1. Verdicts are taken as independent. (0, 1) where a class is missing.
+    Unlike the delta method it has a width where a rate is 0 or 1. Verdicts are taken as independent. (0, 1) where a
+    class is missing.
     """
     wrong, right = critic.true_positives + critic.false_negatives, critic.true_negatives + critic.false_positives
     if not wrong or not right:
@@ -82,8 +83,8 @@ def mcnemar(before: np.ndarray, after: np.ndarray) -> McNemar:
 def paired(before: np.ndarray, after: np.ndarray, confidence: float = 0.95, seed: int = 0) -> Paired:
     """Compares scores on the same n tasks, (n,) or (n, k) with k samples a task; k may differ.
 
-    The interval is a bootstrap over tasks, the p values are of the sign-flip test on the tasks' mean differences. With one right/wrong
-    sample a task the two-sided p equals McNemar's.
+    The interval is a bootstrap over tasks, the p values are of the sign-flip test on the tasks' mean differences.
+    With one right/wrong sample a task the two-sided p equals McNemar's.
     """
     before, after = same_tasks(np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64))
     before, after = (scores[:, None] if scores.ndim == 1 else scores for scores in (before, after))
@@ -96,7 +97,7 @@ def paired(before: np.ndarray, after: np.ndarray, confidence: float = 0.95, seed
 
 
 def bootstrap(per_task: np.ndarray, confidence: float = 0.95, seed: int = 0, draws: int = DRAWS) -> Interval:
-    """The percentile interval of a mean over tasks, (n,): tasks are drawn with replacement, each with all its samples."""
+    """The percentile interval of a mean over tasks, (n,): tasks are drawn with replacement."""
     per_task, rng = np.asarray(per_task, dtype=np.float64), np.random.default_rng(seed)
     blocks = [min(BLOCK, draws - start) for start in range(0, draws, BLOCK)]
     means = [per_task[rng.integers(0, len(per_task), (block, len(per_task)))].mean(axis=1) for block in blocks]
@@ -107,8 +108,8 @@ def bootstrap(per_task: np.ndarray, confidence: float = 0.95, seed: int = 0, dra
 def sign_flip(differences: np.ndarray, steps: int = 1, seed: int = 0) -> tuple[float, float, float]:
     """(two-sided, better, worse) p of a mean difference when each task's sign is a coin's throw.
 
-    Exact where every difference is a whole number of 1/`steps` (right/wrong scores); else by seeded draws, and then never
-    below 1/(draws + 1).
+    Exact where every difference is a whole number of 1/`steps` (right/wrong scores); else by seeded draws, and then
+    never below 1/(draws + 1).
     """
     whole = np.rint(differences * steps)
     if np.abs(differences * steps - whole).max() < 1e-6:

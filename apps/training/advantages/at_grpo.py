@@ -1,12 +1,14 @@
 """AT-GRPO as in the paper: a turn's reward against that of the agent's alternatives in the very same state.
 
-R = α · (score of the trace) + (credit of the turn), normalised as (R − mean)/(std + ε), std with n − 1, over the turns that share task, agent
-and state (what the agent saw). Groups of one or without variance give NaN: no gradient. Source: arXiv 2510.11062, whose reward is
-α · team + local and whose candidates are K samples from one state; so it wants the sampling plan `tree`. Traces sampled apart share their
-first state at most, and their later turns give no gradient here.
+R = α · (score of the trace) + (credit of the turn), normalised as (R − mean)/(std + ε), std with n − 1, over the
+turns that share task, agent and state (what the agent saw). Groups of one or without variance give NaN: no gradient.
+Source: arXiv 2510.11062, whose reward is α · team + local and whose candidates are K samples from one state; so it
+wants the sampling plan `tree`. Traces sampled apart share their first state at most, and their later turns give no
+gradient here.
 
-α is 0 by default, as every credit method has the team's outcome in its values already; with a purely local credit (first_error) set it to 1.
-The paper's going on with the best candidate is a matter of sampling, not of this file. Not the two-level form of that name.
+α is 0 by default, as every credit method has the team's outcome in its values already; with a purely local credit
+(first_error) set it to 1. The paper's going on with the best candidate is a matter of sampling, not of this file. Not
+the two-level form of that name.
 """
 
 from __future__ import annotations

@@ -2,13 +2,15 @@
 
 A = α · A_agent + (1 − α) · A_turn, each level normalised as (R − mean)/(std + ε), std with n − 1:
 
-- A_agent: R is the sum of an agent's turn values in one trace, and the group is all (trace, agent) pairs of the task: its agents
-  and its samples together. Every turn of the agent in that trace gets it.
-- A_turn: R is the turn's own value, and the group is all turns of that agent on that task: every number and every sample.
+- A_agent: R is the sum of an agent's turn values in one trace, and the group is all (trace, agent) pairs of the task:
+  its agents and its samples together. Every turn of the agent in that trace gets it.
+- A_turn: R is the turn's own value, and the group is all turns of that agent on that task: every number and every
+  sample.
 
-A level without variance, of a single member or of weight 0 says nothing and is left out (it counts 0, its weight is not given to the other);
-where both say nothing the turn gets NaN: no gradient. A sum over turns favours whoever speaks more often, where values are positive.
-Source: the notes that this project started from (formulas.md *Advantages*); not the paper of arXiv 2510.11062, which is `at_grpo`.
+A level without variance, of a single member or of weight 0 says nothing and is left out (it counts 0, its weight is
+not given to the other); where both say nothing the turn gets NaN: no gradient. A sum over turns favours whoever
+speaks more often, where values are positive. Source: the notes that this project started from (formulas.md
+*Advantages*); not the paper of arXiv 2510.11062, which is `at_grpo`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """GRPO: a turn's credit against the same agent's same turn in the other traces of the task.
 
-A = (R − mean)/(std + ε) over the turns that share task, agent and the turn's number, std with n − 1. Groups of one or without variance
-give NaN: no gradient. Source: arXiv 2402.03300, eq. 3 (outcome supervision); the grouping by agent and turn number makes it fit a team.
+A = (R − mean)/(std + ε) over the turns that share task, agent and the turn's number, std with n − 1. Groups of one or
+without variance give NaN: no gradient. Source: arXiv 2402.03300, eq. 3 (outcome supervision); the grouping by agent
+and turn number makes it fit a team.
 
-Not AT-GRPO: turns of one group may have seen different prompts here, since the traces parted earlier. Nor Dr.GRPO, which does not divide by std.
+Not AT-GRPO: turns of one group may have seen different prompts here, since the traces parted earlier. Nor Dr.GRPO,
+which does not divide by std.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Direct preference optimisation: push the preferred completion above the rejected one, against the reference.
 
-−logσ(βΔ) a pair, mean over the pairs of the whole step, with Δ = [logp_θ − logp_ref](y_w) − [logp_θ − logp_ref](y_l) and
-logp the *sum* over a completion's own tokens. Source: arXiv 2305.18290, eq. 7; β = .1 as published.
-Metrics add up over micro-batches as the loss does. Left out: label smoothing (cDPO), length terms (R-DPO, SimPO).
+−logσ(βΔ) a pair, mean over the pairs of the whole step, with Δ = [logp_θ − logp_ref](y_w) − [logp_θ − logp_ref](y_l)
+and logp the *sum* over a completion's own tokens. Source: arXiv 2305.18290, eq. 7; β = .1 as published. Metrics add
+up over micro-batches as the loss does. Left out: label smoothing (cDPO), length terms (R-DPO, SimPO).
 """
 
 from __future__ import annotations

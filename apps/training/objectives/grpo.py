@@ -1,11 +1,13 @@
 """GRPO in its published form: clipped ratios, the mean over sequences of token means, and a k3 KL in the loss.
 
-−1/G Σ_i 1/|o_i| Σ_t { min(ρA, clip(ρ, 1−ε, 1+ε)A) − β · k3 }, with ρ = π_θ/π_old, d = logp_ref − logp_θ, k3 = e^d − d − 1, |o_i| the agent's
-own tokens of a sequence and G the sequences of the whole step. Source: arXiv 2402.03300, eqs. 3 and 4; β = .04 as published there, ε = .2 of PPO.
+−1/G Σ_i 1/|o_i| Σ_t { min(ρA, clip(ρ, 1−ε, 1+ε)A) − β · k3 }, with ρ = π_θ/π_old, d = logp_ref − logp_θ, k3 = e^d − d
+− 1, |o_i| the agent's own tokens of a sequence and G the sequences of the whole step. Source: arXiv 2402.03300, eqs.
+3 and 4; β = .04 as published there, ε = .2 of PPO.
 
-The gradient of k3 in the loss is that of the other KL (π_ref to π_θ); kept, as it is what was published under this name. Dividing by |o_i|
-favours short right and long wrong answers; Dr.GRPO and DAPO do otherwise and are other files. With β = 0 the reference may be absent.
-Metrics add up over micro-batches as the loss does; `kl` is nats a token, and a mean over tokens, not over sequences.
+The gradient of k3 in the loss is that of the other KL (π_ref to π_θ); kept, as it is what was published under this
+name. Dividing by |o_i| favours short right and long wrong answers; Dr.GRPO and DAPO do otherwise and are other files.
+With β = 0 the reference may be absent. Metrics add up over micro-batches as the loss does; `kl` is nats a token, and
+a mean over tokens, not over sequences.
 """
 
 from __future__ import annotations

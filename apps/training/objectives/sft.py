@@ -1,7 +1,8 @@
 """Supervised fine-tuning: the mean negative log-likelihood of the agent's own tokens.
 
-−Σ m logp / Σ m, with the sum of masks over the whole optimiser step; a mean of micro-batch means would be wrong under accumulation.
-Metrics add up over micro-batches as the loss does. Not a weighted likelihood: which traces are learnt from is the batch builder's choice.
+−Σ m logp / Σ m, with the sum of masks over the whole optimiser step; a mean of micro-batch means would be wrong under
+accumulation. Metrics add up over micro-batches as the loss does. Not a weighted likelihood: which traces are learnt
+from is the batch builder's choice.
 """
 
 from __future__ import annotations

@@ -11,5 +11,6 @@ if TYPE_CHECKING:
 
 
 def own(values_BT: Tensor, batch: Batch) -> Tensor:
-    """(B, T) with 0 where the mask is 0. Filled, not multiplied: padding may hold −inf or NaN, whose product with 0 is NaN."""
+    """(B, T) with 0 where the mask is 0."""
+    # Filled, not multiplied: padding may hold −inf or NaN, whose product with 0 is NaN.
     return values_BT.masked_fill(batch.mask_BT == 0, 0.0)
