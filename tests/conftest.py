@@ -1,0 +1,19 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with the real data sets (gsm8k, math, aqua), each a folder of .jsonl files."""
+    for folder in (Path(os.environ.get("MERIT_DATA") or "/nowhere"), REPOSITORY.parent / "shared" / "data"):
+        if (folder / "gsm8k").is_dir():
+            return folder
+    pytest.skip("the real data sets are absent: set MERIT_DATA to a folder with gsm8k/, math/ and aqua/ (.jsonl files)")
