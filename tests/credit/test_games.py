@@ -6,7 +6,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -39,12 +39,14 @@ def test_the_check_value():
     assert phi == pytest.approx([0.716667, 0.166667, 0.116667], abs=1e-6)
 
 
+@settings(deadline=None)
 @given(tables())
 def test_equals_the_mean_over_permutations(game):
     n, values = game
     assert games.shapley(values) == pytest.approx(by_permutations(values, n), abs=1e-9)
 
 
+@settings(deadline=None)
 @given(tables(most=6))
 def test_efficiency(game):
     _, values = game
@@ -53,6 +55,7 @@ def test_efficiency(game):
     assert games.residual(values, phi) == pytest.approx(0, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(tables(), st.floats(0.1, 5))
 def test_the_residual_is_what_was_missed(game, missed):
     _, values = game
@@ -61,6 +64,7 @@ def test_the_residual_is_what_was_missed(game, missed):
     assert games.residual(values, phi) == pytest.approx(missed, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(tables(most=5), st.data())
 def test_symmetry_renaming_players_renames_values(game, data):
     n, values = game
@@ -69,6 +73,7 @@ def test_symmetry_renaming_players_renames_values(game, data):
     assert games.shapley(renamed) == pytest.approx(games.shapley(values)[list(order)], abs=1e-9)
 
 
+@settings(deadline=None)
 @given(tables(most=5), st.floats(-3, 3))
 def test_dummy_is_worth_what_it_always_adds(game, adds):
     """A new player that adds the same to every coalition gets just that, and changes nobody's value."""
@@ -77,6 +82,7 @@ def test_dummy_is_worth_what_it_always_adds(game, adds):
     assert games.shapley(with_dummy) == pytest.approx([*games.shapley(values), adds], abs=1e-9)
 
 
+@settings(deadline=None)
 @given(tables(count=2), VALUES, VALUES)
 def test_linearity(game, a, b):
     _, one, other = game
@@ -84,6 +90,7 @@ def test_linearity(game, a, b):
     assert mixed == pytest.approx(a * games.shapley(one) + b * games.shapley(other), abs=1e-7)
 
 
+@settings(deadline=None)
 @given(tables(count=3))
 def test_many_games_at_once_are_each_by_itself(game):
     _, *several = game

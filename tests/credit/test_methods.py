@@ -66,6 +66,7 @@ def test_first_error_says_which_turn_and_why():
     assert "no turn gave an answer" in blame([None]).notes[0]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([True, False, None]), max_size=12))
 def test_first_error_blames_once_for_each_spell_of_being_wrong(marks):
     answers = [mark for mark in marks if mark is not None]

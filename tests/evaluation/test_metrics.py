@@ -7,7 +7,7 @@ from math import comb, isnan
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.evaluation import metrics
@@ -54,6 +54,7 @@ def test_pass_at_k_check_values():
     assert metrics.pass_at_k(10_000, 1, 5_000) == pytest.approx(0.5)  # factorials would overflow
 
 
+@settings(deadline=None)
 @given(counts())
 def test_pass_at_k_equals_the_binomials(case):
     samples, right, k = case
@@ -89,6 +90,7 @@ def test_majority_at_k_is_a_mean_over_blocks():
         metrics.majority_at_k(answers, [True] * 7, 8)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["7", "8", "9", None]), min_size=1, max_size=7))
 def test_vote_does_not_depend_on_order(answers):
     right = [a == "7" for a in answers]
@@ -103,6 +105,7 @@ def test_detection_by_hand():
     assert found.balanced_accuracy == pytest.approx((2 / 3 + 4 / 5) / 2)
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=2).filter(lambda wrong: len(set(wrong)) == 2), st.booleans())
 def test_a_critic_that_always_says_the_same_has_balanced_accuracy_of_one_half(wrong, always):
     assert metrics.detection([always] * len(wrong), wrong).balanced_accuracy == 0.5
@@ -116,6 +119,7 @@ def test_one_class_alone_has_no_balanced_accuracy():
     assert isnan(metrics.detection([True, False], [True, True]).balanced_accuracy)
 
 
+@settings(deadline=None)
 @given(counts())
 def test_pass_at_k_is_the_share_of_subsets_with_a_right_one(case):
     samples, right, k = min(case[0], 7), min(case[1], case[0], 7), min(case[2], 7)

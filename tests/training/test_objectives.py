@@ -71,7 +71,7 @@ def scalar_grpo(batch, options):
         gains = []
         for t in own_tokens(batch, b):
             logp, old, ref, advantage = (
-                float(getattr(batch, name)[b, t]) for name in ("logprobs_BT", "old_BT", "reference_BT", "advantages_BT")
+                getattr(batch, name)[b, t].item() for name in ("logprobs_BT", "old_BT", "reference_BT", "advantages_BT")
             )
             ratio = math.exp(logp - old)
             clipped = max(1 - options.clip_low, min(1 + options.clip_high, ratio))

@@ -21,7 +21,7 @@ def normalised(values: np.ndarray, keys: Sequence[Hashable], epsilon: float) -> 
         members.setdefault(key, []).append(position)
     result = np.full(len(values), np.nan)
     for group in members.values():
-        if len(group) > 1 and np.ptp(values[group]) > ROUNDING:
+        if np.ptp(values[group]) > ROUNDING:  # 0 for a group of one
             result[group] = (values[group] - values[group].mean()) / (values[group].std(ddof=1) + epsilon)
     return result
 

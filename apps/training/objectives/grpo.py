@@ -48,7 +48,7 @@ def loss(batch: Batch, options: Options) -> tuple[Tensor, dict[str, float]]:
         gain_BT = gain_BT - options.beta * kl_BT
         metrics["kl"] = mean(kl_BT, batch)
     length_B = own(batch.mask_BT.to(gain_BT.dtype), batch).sum(dim=1).clamp(min=1)
-    return -(own(gain_BT, batch).sum(dim=1) / length_B).sum() / batch.sequences, metrics
+    return -(gain_BT.sum(dim=1) / length_B).sum() / batch.sequences, metrics
 
 
 def clipped(ratio_BT: Tensor, advantages_BT: Tensor, options: Options) -> Tensor:
