@@ -13,7 +13,7 @@ number means the same random numbers in every coalition, which makes v(S) positi
 of them, so the error is conservative where all are correlated alike (tested), though not for every correlation.
 Repeats that all agree, and a single repeat, give 0: that is "not estimated", not "certain".
 
-Left out: sampling of permutations for teams above six. Source: formulas.md *Credit*; Shapley (1953).
+Left out: sampling of permutations for teams above six. Source: Shapley (1953).
 """
 
 from __future__ import annotations

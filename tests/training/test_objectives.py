@@ -125,7 +125,7 @@ def test_splitting_a_step_changes_neither_loss_nor_gradient_nor_metrics(name, se
     batch = random_batch(seed)
     whole, metrics = run(name, batch)
     parts = [run(name, rows_of(batch, slice(0, 2 * cut))), run(name, rows_of(batch, slice(2 * cut, None)))]
-    assert float(sum(part[0] for part in parts)) == pytest.approx(float(whole), abs=1e-12)
+    assert sum(part[0].item() for part in parts) == pytest.approx(whole.item(), abs=1e-12)
     split = sum(gradient(batch, part[0]) for part in parts)
     assert torch.allclose(split, gradient(batch, whole), atol=1e-12, rtol=0)
     assert {key: sum(part[1][key] for part in parts) for key in metrics} == pytest.approx(metrics, abs=1e-12)
@@ -173,7 +173,7 @@ def test_needs_names_what_is_read(name):
     if "pairs" not in module.NEEDS:
         absent["pairs"] = 0.0
     batch = random_batch(3)
-    assert float(module.loss(replace(batch, **absent), module.Options())[0]) == float(run(name, batch)[0])
+    assert module.loss(replace(batch, **absent), module.Options())[0].item() == run(name, batch)[0].item()
 
 
 def test_sft_by_hand():
@@ -231,7 +231,7 @@ def test_grpo_clips_by_hand(ratio, advantage, value, slope, bites):
     batch = one_token(ratio, advantage)
     loss, metrics = grpo.loss(batch, grpo.Options())
     assert loss.item() == pytest.approx(value)
-    assert float(gradient(batch, loss)) == pytest.approx(slope)
+    assert gradient(batch, loss).item() == pytest.approx(slope)
     assert metrics == pytest.approx({"clip_fraction": bites, "ratio_mean": ratio, "kl": 0.0})
 
 
@@ -240,7 +240,7 @@ def test_grpo_kl_by_hand():
     batch = one_token(1.0, 0.0, reference=-1.0 + math.log(2))
     loss, metrics = grpo.loss(batch, grpo.Options(beta=0.5))
     assert loss.item() == pytest.approx(0.153426, abs=1e-6)
-    assert float(gradient(batch, loss)) == pytest.approx(-0.5)
+    assert gradient(batch, loss).item() == pytest.approx(-0.5)
     assert metrics["kl"] == pytest.approx(0.306853, abs=1e-6)
 
 
@@ -265,5 +265,5 @@ def test_grpo_without_advantage_or_kl_has_no_gradient_at_all(seed):
 def test_grpo_needs_no_reference_without_kl():
     batch = random_batch(5)
     value, metrics = grpo.loss(replace(batch, reference_BT=None), grpo.Options(beta=0.0))
-    assert value.item() == float(grpo.loss(batch, grpo.Options(beta=0.0))[0])
+    assert value.item() == grpo.loss(batch, grpo.Options(beta=0.0))[0].item()
     assert "kl" not in metrics
