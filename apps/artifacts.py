@@ -1,8 +1,8 @@
 """Writes an artifact so that it is either whole under its final name or not there at all, and checks it.
 
-An artifact is a folder `ROOT/<stage>/<first two digits of the key>/<key>`. It is written under `ROOT/tmp` (the same file
-system, so a rename is atomic), flushed to disk and renamed last; `manifest.json` holds the digest of every file. Two
-writers of one key are no fault: the first one wins, the other's copy is thrown away.
+An artifact is a folder `ROOT/<stage>/<first two digits of the key>/<key>`. It is written under `ROOT/tmp` (the same
+file system, so a rename is atomic), flushed to disk and renamed last; `manifest.json` holds the digest of every file.
+Two writers of one key are no fault: the first one wins, the other's copy is thrown away.
 
 Not here: what a key is made of, and what to do when a check fails (workflows/store.py).
 """
@@ -43,8 +43,8 @@ def locate(root: str | Path, stage: str, key: str) -> Path:
 def new(root: str | Path, stage: str, key: str, record: dict[str, Any]) -> Iterator[Path]:
     """A folder to write an artifact into; it takes its final name when the block ends without an exception.
 
-    `record` (JSON) says what it was made from: the stage's options and the keys of its inputs. After an exception nothing
-    is left; after SIGKILL a folder in `ROOT/tmp` is, which `sweep` removes. A full disk raises a MeritError.
+    `record` (JSON) says what it was made from: the stage's options and the keys of its inputs. After an exception
+    nothing is left; after SIGKILL a folder in `ROOT/tmp` is, which `sweep` removes. A full disk raises a MeritError.
     """
     started, final = time.time(), locate(root, stage, key)
     draft = Path(root) / "tmp" / f"{key}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"

@@ -12,10 +12,11 @@ import ast
 import importlib.metadata
 import importlib.util
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from apps import records
 from apps.records import MeritError
@@ -33,6 +34,7 @@ DECIDING = {  # an imported name -> the distributions behind it that decide numb
     "deepspeed": ("deepspeed",),
     "vllm": ("vllm",),
 }
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def closure(modules: Sequence[str]) -> dict[Path, str]:
     return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def source(name: str) -> Path | None:
     """The file of an own module (the project's or a user's); None for a library, or if there is no such module."""
     top, *rest = name.split(".")
@@ -76,7 +78,7 @@ def source(name: str) -> Path | None:
     return next((f for f in (stem.with_name(stem.name + ".py"), stem / "__init__.py") if f.is_file()), None)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _digest(modules: tuple[str, ...]) -> str:
     parts = [(name, _read(path, _package(path, name))) for path, name in closure(modules).items()]
     tops = {imported.split(".")[0] for _, module in parts for imported in module.imports}
@@ -106,44 +108,49 @@ def _package(path: Path, name: str) -> str:
     return name if path.name == "__init__.py" else name.rpartition(".")[0]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _read(path: Path, package: str) -> Module:
-    tree = ast.parse(path.read_bytes(), str(path))
     imports: set[str] = set()
-    for node in ast.walk(tree):
+    shape = _shape(ast.parse(path.read_bytes(), str(path)), package, imports)
+    return Module(records.digest(repr(shape)), frozenset(imports))
+
+
+def _shape(node: Any, package: str, imports: set[str]) -> Any:
+    """A syntax tree as nested lists without docstrings; the imports that it has are added to `imports`.
+
+    Empty fields are left out: Python versions differ in which there are. One pass, since it is made at every start.
+    """
+    if isinstance(node, list):
+        return [_shape(item, package, imports) for item in node]
+    if not isinstance(node, ast.AST):
+        return node
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
         imports.update(_imported(node, package))
-        _strip_docstring(node)
-    return Module(records.digest(repr(_shape(tree))), frozenset(imports))
+    shape: list[Any] = [type(node).__name__]
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if name == "body" and isinstance(node, DOCUMENTED):
+            value = _without_docstring(value)
+        if value is not None and value != []:
+            shape.append((name, _shape(value, package, imports)))
+    return shape
 
 
-def _imported(node: ast.AST, package: str) -> Iterator[str]:
+def _imported(node: ast.Import | ast.ImportFrom, package: str) -> list[str]:
     if isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names)
-    elif isinstance(node, ast.ImportFrom):
-        above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-        base = ".".join([*above, *([node.module] if node.module else [])])
-        yield from (f"{base}.{alias.name}" for alias in node.names)
+        return [alias.name for alias in node.names]
+    above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+    base = ".".join([*above, *([node.module] if node.module else [])])
+    return [f"{base}.{alias.name}" for alias in node.names]
 
 
-def _strip_docstring(node: ast.AST) -> None:
-    if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-        first = node.body[0] if node.body else None
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-            del node.body[0]
+def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    first = body[0] if body else None
+    text = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    return body[1:] if text else body
 
 
-def _shape(node: object) -> object:
-    """A syntax tree as nested tuples. Empty fields are left out: Python versions differ in which there are."""
-    if isinstance(node, ast.AST):
-        fields = ((name, getattr(node, name, None)) for name in node._fields)
-        return (
-            type(node).__name__,
-            *((name, _shape(value)) for name, value in fields if value is not None and value != []),
-        )
-    return tuple(map(_shape, node)) if isinstance(node, list) else node
-
-
-@lru_cache(maxsize=None)
+@cache
 def _outside(top: str) -> Path | None:
     """Where a user's own package or module lies, without its suffix; None for libraries and Python's own."""
     try:
@@ -159,7 +166,7 @@ def _outside(top: str) -> Path | None:
     return origin.parent if origin.name == "__init__.py" else origin.with_suffix("")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _version(distribution: str) -> str | None:
     try:
         return importlib.metadata.version(distribution)

@@ -75,6 +75,7 @@ class StoreMemoizer(Memoizer):
 
     def _join(self, stage: str, key: str) -> Future:
         future: Future = Future()
+        future.set_running_or_notify_cancel()  # a cancelled future would refuse the result of the task it waits for
         self._joined.setdefault(key, []).append(future)
         self._tell(stage, key, "joined")
         return future

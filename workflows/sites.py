@@ -33,9 +33,7 @@ class Site:
     """Where a run is carried out."""
 
     name: str
-    parsl: Callable[
-        [Path, Memoizer | None], Config
-    ]  # (Parsl's folder, memoizer) -> configuration; imports parsl itself
+    parsl: Callable[[Path, Memoizer | None], Config]  # of (Parsl's folder, memoizer); imports parsl itself
     device: str  # as for devices.pick, which each worker asks for itself: "auto", "cpu", "cuda", "xpu", "mps"
     inference_threads: int  # threads of torch in an inference task
     training_threads: int  # threads of torch in a training task: they decide the last bit of its sums
@@ -68,7 +66,7 @@ def load(name_or_path: str, **options: Any) -> Site:
 def running(site: Site, folder: Path, memoizer: Memoizer | None) -> Iterator[DataFlowKernel]:
     """Parsl on `site`, its files in `folder`. After an exception (Ctrl-C too) nothing further is begun.
 
-    Tasks that wait are cancelled and worker processes killed; a task that runs in a thread cannot be, and is waited for.
+    Tasks that wait are cancelled, worker processes killed. A task in a thread cannot be killed and is waited for.
     """
     import parsl
 

@@ -78,8 +78,8 @@ def _acquire(file: Any, path: Path) -> None:
         file.seek(0)
         holder = json.loads(file.read() or "{}")
         raise MeritError(
-            f"{path.parent} is in use by another run: process {holder.get('pid', '?')} on {holder.get('host', '?')} since "
-            f"{holder.get('since', 'just now')}; wait for it, end it, or choose another name for this run"
+            f"{path.parent} is in use by another run: process {holder.get('pid', '?')} on {holder.get('host', '?')} "
+            f"since {holder.get('since', 'just now')}; wait for it, end it, or choose another name for this run"
         ) from error
     except OSError as error:  # a file system without locks: two drivers cost time there but spoil no result
         log.warning("%s cannot be locked (%s): see that no second run uses it", path.parent, error.strerror)

@@ -23,10 +23,8 @@ def pick(wanted: str = "auto") -> str:
     kind, _, index = wanted.partition(":")
     if kind not in there:
         raise MeritError(f"device {wanted!r} is not here; there is: {', '.join(there)} (or say 'auto')")
-    if index and not (index.isdigit() and int(index) < _count(kind)):
-        raise MeritError(
-            f"device {wanted!r} is not here; there is: {', '.join(f'{kind}:{i}' for i in range(_count(kind)))}"
-        )
+    if index and index not in (known := [str(i) for i in range(_count(kind))]):
+        raise MeritError(f"device {wanted!r} is not here; of {kind} there is: {', '.join(known)}")
     return wanted
 
 
@@ -72,7 +70,5 @@ def _count(kind: str) -> int:
 
 
 def _intel() -> bool:
-    vendors = (
-        Path(file).read_text(encoding="ascii").strip() for file in glob.glob("/sys/class/drm/renderD*/device/vendor")
-    )
-    return "0x8086" in vendors
+    files = glob.glob("/sys/class/drm/renderD*/device/vendor")
+    return "0x8086" in (Path(file).read_text(encoding="ascii").strip() for file in files)

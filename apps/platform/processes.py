@@ -9,7 +9,7 @@ A process leads a group of its own, so that whatever it started is killed with i
 this process ends in any way, SIGKILL included. Ctrl-C in a terminal does not reach it.
 
 The protocol is pickles over one socket pair: (function's name, args, kwargs) there, (whether it went well, result or
-exception) back. Entry of the child: `python -m apps.platform.processes FD THREADS`.
+exception) back. Entry of the child: `python -m apps.platform.processes CALLS LIFELINE THREADS`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
-import queue
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
@@ -97,18 +97,25 @@ class Worker:
     """The parent's side of one process."""
 
     def __init__(self, threads: int, env: Mapping[str, str]):
-        self._connection, theirs = Pipe()
+        self._connection, calls = Pipe()
+        lifeline, held = os.pipe()  # nothing is ever written: the child waits for its end
+        self._held: int | None = held
         self._output = tempfile.TemporaryFile()  # no terminal: it would disturb the progress display
-        with theirs:
+        self._killing = threading.Lock()
+        descriptors = [calls.fileno(), lifeline]
+        try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "apps.platform.processes", str(theirs.fileno()), str(threads)],
+                [sys.executable, "-m", "apps.platform.processes", *map(str, descriptors), str(threads)],
                 env=_environment(threads, env),
-                pass_fds=[theirs.fileno()],
+                pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        finally:
+            calls.close()
+            os.close(lifeline)
         self.pid = self._process.pid
 
     def call(self, request: bytes, timeout_s: float | None) -> tuple[bool, Any]:
@@ -125,45 +132,47 @@ class Worker:
 
     def kill(self) -> None:
         """Kills the process with all that it started, and waits until it is gone."""
-        try:
-            os.killpg(self.pid, signal.SIGKILL)  # its number is not free before wait(), so it is no one else's
-        except (ProcessLookupError, PermissionError):
-            pass  # it is gone already
-        self._process.wait()
+        with self._killing:
+            if self._held is None:
+                return
+            with suppress(ProcessLookupError, PermissionError):  # it is gone already
+                os.killpg(self.pid, signal.SIGKILL)
+            self._process.wait()
+            os.close(self._held)
+            self._held = None
 
     def _obituary(self) -> str:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(1)  # its own status, before that of being killed
         self.kill()
         code = self._process.returncode
-        how = (
-            f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with status {code}"
-        )
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
         hint = "; perhaps the machine ran out of memory" if code == -signal.SIGKILL else ""
         self._output.seek(max(0, self._output.seek(0, os.SEEK_END) - LAST_WORDS))
         words = self._output.read().decode(errors="replace").strip()
         return f"a worker process {how}{hint}" + (f". The end of its output:\n{words}" if words else "")
 
 
-def serve(descriptor: int, threads: int) -> None:
-    """The child's side: answers calls until the parent is gone."""
+def serve(calls: int, lifeline: int, threads: int) -> None:
+    """The child's side: answers calls until the parent is gone. Takes the descriptors of the two pipes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection = Connection(descriptor)
-    requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(connection, requests), daemon=True).start()
+    connection = Connection(calls)
+    if os.fork() == 0:
+        connection.close()  # or the parent would not see that the worker died
+        _watch(lifeline)
+    os.close(lifeline)
     while True:
-        connection.send_bytes(_answer(requests.get(), threads))
+        connection.send_bytes(_answer(connection.recv_bytes(), threads))
 
 
-def _receive(connection: Connection, requests: queue.SimpleQueue[bytes]) -> None:
-    """Reads requests also while one is worked on: only so is the parent's end, an end of file, seen at once."""
-    try:
-        while True:
-            requests.put(connection.recv_bytes())
-    except (EOFError, OSError):
-        _die()
+def _watch(lifeline: int) -> None:
+    """Waits until no one holds the other end, then kills the group.
 
-
-def _die() -> None:
-    if os.getpgrp() == os.getpid():
+    A process and not a thread, since code that keeps the interpreter's lock (a regular expression gone wild) would
+    keep a thread from running. And not Linux's parent-death signal, which comes when the parent's *thread* ends.
+    """
+    os.read(lifeline, 1)
+    if os.getpgrp() == os.getppid():  # the worker leads the group, as it was started by `Worker`
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
@@ -257,4 +266,4 @@ def _set_torch_threads(threads: int) -> None:
 if __name__ == "__main__":
     from apps.platform import processes  # so that its classes are those of the module and not of __main__
 
-    processes.serve(int(sys.argv[1]), int(sys.argv[2]))
+    processes.serve(*map(int, sys.argv[1:]))

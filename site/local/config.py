@@ -18,7 +18,7 @@ class Options(records.Options):
     cores: int = Field(0, ge=0, description="cores to use; 0 = all that this process may use")
     device: str = Field("auto", description="auto, cpu, cuda, xpu or mps; auto = an accelerator where there is one")
     training_slots: int = Field(
-        0, ge=0, description="training tasks at once; 0 = one per two cores (8 at most), one on an accelerator"
+        0, ge=0, description="training tasks at once; 0 = one per two cores, 8 at most, 1 on an accelerator"
     )
 
 
