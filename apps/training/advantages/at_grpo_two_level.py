@@ -9,7 +9,8 @@ A = α · A_agent + (1 − α) · A_turn, each level normalised as (R − mean)/
 
 A level without variance, of a single member or of weight 0 says nothing and is left out (it counts 0, its weight is
 not given to the other); where both say nothing the turn gets NaN: no gradient. A sum over turns favours whoever
-speaks more often, where values are positive. Source: the notes that this project started from; not the paper of arXiv 2510.11062, which is `at_grpo`.
+speaks more often, where values are positive. Source: the notes that this project started from; not the paper of arXiv
+2510.11062, which is `at_grpo`.
 """
 
 from __future__ import annotations
