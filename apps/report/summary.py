@@ -1,0 +1,194 @@
+"""The figures of a run for programs: `summary.json`. Comparisons are paired, on the same held-out tasks.
+
+Schema, format 1 (shares in 0..1; a figure over nothing is null; `low`, `high`: 95 % interval; n: tasks):
+
+    name
+    accuracy      greedy, sampled: before, after {value, low, high, n}, difference, low, high, p (sign-flip test on the
+                  tasks' means), n, mcnemar {gained, lost, p} (of each task's first sample), sampled also: samples
+    solver_alone  greedy, sampled: before, after: the team's first answer
+    team_over_solver  greedy, sampled: of the trained team: difference, low, high, p
+    roles         role: figure: before, after {value, low, high, n}
+    metrics       greedy, sampled: before, after: convergence, error_correction, …, pass_at {k}, majority_at {k}, tokens
+    credit        role: before, after {mean, low, high, n}, rounds [the same of each training round's plays]
+    validation    of the untrained team, then each round's candidate: round, value, low, high, n
+    promotions    a round each: round, promoted, difference, p, reason
+    training      a round each: round, reward (mean score of its plays)
+    seconds       stage: summed over the artifacts that went into the report (work, not waiting)
+    tokens        sampled, trained
+    health        role: a row a round, see health.py;   alarms: sentences, empty when all is well
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apps import artifacts
+from apps.evaluation import app as evaluation
+from apps.evaluation import statistics
+from apps.report import health
+from apps.report.rounds import Inputs, Played, facts, played, rounds
+
+FORMAT = 1
+SHOWN = ("show_before", "show_after")
+METRICS = (
+    "convergence",
+    "error_correction",
+    "error_introduction",
+    "collaboration_efficiency",
+    "unparsed",
+    "pass_at",
+    "majority_at",
+    "turns",
+    "tokens",
+)
+
+
+def summarise(inputs: Inputs, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole summary as plain JSON."""
+    scores = {
+        f"{w}_{m}": evaluation.read(inputs[f"{w}_{m}"][0]) for w in ("before", "after") for m in ("greedy", "sampled")
+    }
+    modes = {m: (scores[f"before_{m}"], scores[f"after_{m}"]) for m in ("greedy", "sampled")}
+    trained, duties = rounds(inputs), options["duties"]
+    plays = [played(r.rollout, r.grade, r.assign) for r in trained]
+    shown = [played(*([folder] for folder in inputs[name])) if inputs.get(name) else Played() for name in SHOWN]
+    rows = health.of_rounds(trained, plays, duties)
+    validation = [{"round": i, **evaluation.read(f)["accuracy"]} for i, f in enumerate(inputs.get("validation", ()))]
+    promotions = [{"round": i + 1, **facts(f)} for i, f in enumerate(inputs.get("promote", ()))]
+    reward = [{"round": r.number, "reward": _mean_score(p)} for r, p in zip(trained, plays, strict=True)]
+    found = {
+        "format": FORMAT,
+        "name": options["config"].get("name", ""),
+        "accuracy": {mode: compare(*pair, mode) for mode, pair in modes.items()},
+        "solver_alone": {m: {"before": b["single"], "after": a["single"]} for m, (b, a) in modes.items()},
+        "team_over_solver": {m: over_solver(after) for m, (_, after) in modes.items()},
+        "roles": by_role(*modes["sampled"]),
+        "metrics": {m: {"before": _metrics(b), "after": _metrics(a)} for m, (b, a) in modes.items()},
+        "credit": credit_by_role(options["agents"], *shown, plays),
+        "validation": validation,
+        "promotions": promotions,
+        "training": reward,
+        "seconds": seconds_by_stage(every(inputs)),
+        "tokens": tokens(every(inputs)),
+        "health": rows,
+        "alarms": health.alarms(rows, [row["reward"] for row in reward], [row["value"] for row in validation]),
+    }
+    return plain(found)
+
+
+def compare(before: Mapping[str, Any], after: Mapping[str, Any], mode: str) -> dict[str, Any]:
+    """The accuracy of two teams on the same tasks."""
+    old, new = evaluation.matrix(before), evaluation.matrix(after)
+    test, flips = statistics.paired(old, new), statistics.mcnemar(old[:, 0], new[:, 0])
+    compared = {
+        "before": before["accuracy"],
+        "after": after["accuracy"],
+        "difference": test.difference,
+        "low": test.low,
+        "high": test.high,
+        "p": test.p,
+        "n": len(old),
+        "mcnemar": {"gained": flips.gained, "lost": flips.lost, "p": flips.p},
+    }
+    return {**compared, "samples": old.shape[1]} if mode == "sampled" else compared
+
+
+def over_solver(scores: Mapping[str, Any]) -> dict[str, float]:
+    """How far a team stands above its own solver alone, paired by task."""
+    test = statistics.paired(evaluation.matrix(scores, "drafts"), evaluation.matrix(scores))
+    return {"difference": test.difference, "low": test.low, "high": test.high, "p": test.p}
+
+
+def by_role(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Each role's shares before and after."""
+    shares = [{role: _shares(f) for role, f in scores["roles"].items()} for scores in (before, after)]
+    return {
+        role: {name: {"before": shares[0][role][name], "after": shares[1][role][name]} for name in named}
+        for role, named in shares[1].items()
+    }
+
+
+def _shares(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of a role that are shares with an interval; a critic's precision and recall are given theirs."""
+    found = {name: value for name, value in figures.items() if isinstance(value, Mapping)}
+    for name, other in (("precision", "false_positives"), ("recall", "false_negatives")):
+        if name in figures:
+            hits, n = figures["true_positives"], figures["true_positives"] + figures[other]
+            interval = statistics.wilson(hits, n)
+            found[name] = {"value": figures[name], "low": interval.low, "high": interval.high, "n": n}
+    return found
+
+
+def credit_by_role(roles: Sequence[str], before: Played, after: Played, plays: Sequence[Played]) -> dict[str, Any]:
+    """The mean value of each role, before, after, and in each round's plays."""
+    tables = [values_by_agent(p) for p in (before, after, *plays)]
+    rows = {role: [mean_credit(table.get(role, {})) for table in tables] for role in roles}
+    return {role: {"before": b, "after": a, "rounds": rest} for role, (b, a, *rest) in rows.items()}
+
+
+def values_by_agent(plays: Played) -> dict[str, dict[str, list[float]]]:
+    """agent → task → its value in each trace. A method that gives turns alone: the sum over the agent's turns."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for graded, credit in zip(plays.graded, plays.credit, strict=bool(plays.credit)):
+        agents = dict(credit.agents)
+        if not agents:
+            for turn, value in zip(graded.trace.turns, credit.values, strict=True):
+                agents[turn.agent] = agents.get(turn.agent, 0.0) + value
+        for agent, value in agents.items():
+            found[agent][graded.trace.task].append(value)
+    return found
+
+
+def mean_credit(by_task: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """The mean over tasks, with a bootstrap over tasks; n counts tasks."""
+    if not by_task:
+        return {"mean": None, "low": None, "high": None, "n": 0}
+    means = np.array([np.mean(by_task[task]) for task in sorted(by_task)])
+    interval = statistics.bootstrap(means)
+    return {"mean": float(means.mean()), "low": interval.low, "high": interval.high, "n": len(means)}
+
+
+def every(inputs: Inputs) -> list[Path]:
+    """Every folder that went in, once."""
+    return list(dict.fromkeys(folder for folders in inputs.values() for folder in folders))
+
+
+def seconds_by_stage(folders: Iterable[Path]) -> dict[str, float]:
+    total: dict[str, float] = defaultdict(float)
+    for folder in folders:
+        made = artifacts.manifest(folder)
+        total[made["stage"]] += made["seconds"]
+    return {stage: round(seconds, 3) for stage, seconds in total.items()}
+
+
+def tokens(folders: Iterable[Path]) -> dict[str, int]:
+    """Tokens that were generated, and tokens that were trained on (prompts included, each epoch counted)."""
+    stages = [(artifacts.manifest(folder)["stage"], folder) for folder in folders]
+    counts = {
+        stage: [facts(f).get("tokens", 0) for s, f in stages if s == stage] for stage in ("rollout", "replay", "train")
+    }
+    return {"sampled": int(sum(counts["rollout"] + counts["replay"])), "trained": int(sum(counts["train"]))}
+
+
+def plain(value: Any) -> Any:
+    """As JSON: numbers plain, what is not finite null."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if np.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _metrics(scores: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: scores[name] for name in METRICS}
+
+
+def _mean_score(plays: Played) -> float:
+    return float(np.mean([g.verdict.score for g in plays.graded])) if plays.graded else float("nan")
