@@ -57,7 +57,7 @@ def outcome(verdict: Verdict) -> str:
 
 def signed(value: float, error: float = 0.0) -> str:
     """ "+0.31 ± 0.12", with a real minus sign; no error where none was estimated."""
-    number = f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")  # + 0.0: never "−0.00"
+    number = f"{value:+.2f}".replace("-", "−") if round(value, 2) else "0.00"
     return f"{number} ± {error:.2f}" if error else number
 
 

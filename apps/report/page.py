@@ -14,8 +14,11 @@ from apps.report.summary import SHOWN, every
 from apps.tasks import app as tasks_app
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
-KINDS = (("mended", 2), ("broken", 1), ("still wrong", 1), ("still right", 1))  # traces to show, at most 5
+KINDS = {"mended": (False, True), "broken": (True, False), "still wrong": (False, False), "still right": (True, True)}
+SHOWN_TASKS = 5
 LOWER_IS_BETTER = ("right_to_wrong", "misread")
+
+Pair = tuple[Graded, Credit, Graded, Credit]  # the same task before and after
 
 
 def render(summary: Mapping[str, Any], inputs: Inputs, options: Mapping[str, Any]) -> str:
@@ -124,23 +127,15 @@ def side_by_side(inputs: Inputs) -> list[dict[str, Any]]:
     ]
 
 
-def choose(pairs: Sequence[tuple[Graded, Credit, Graded, Credit]]) -> list[tuple[str, tuple]]:
-    """Up to five pairs of different tasks: of each kind the ones in which most was said."""
-    names = {
-        (False, True): "mended",
-        (True, False): "broken",
-        (False, False): "still wrong",
-        (True, True): "still right",
+def choose(pairs: Sequence[Pair]) -> list[tuple[str, Pair]]:
+    """Up to SHOWN_TASKS pairs of different tasks: some of each kind, of those the ones in which most was said."""
+    longest = sorted(pairs, key=lambda pair: -len(pair[0].trace.turns) - len(pair[2].trace.turns))
+    once = list({pair[0].trace.task: pair for pair in reversed(longest)}.values())[::-1]
+    same = {
+        kind: [pair for pair in once if (pair[0].verdict.right, pair[2].verdict.right) == KINDS[kind]] for kind in KINDS
     }
-    order = sorted(pairs, key=lambda pair: -len(pair[0].trace.turns) - len(pair[2].trace.turns))
-    chosen: dict[str, tuple[str, tuple]] = {}
-    for kind, most in KINDS:
-        same = [
-            p for p in order if names[p[0].verdict.right, p[2].verdict.right] == kind and p[0].trace.task not in chosen
-        ]
-        first = {p[0].trace.task: p for p in reversed(same)}  # one pair a task
-        chosen |= {task: (kind, pair) for task, pair in list(reversed(first.items()))[:most]}
-    return list(chosen.values())
+    by_turns = [(kind, pair) for k in range(SHOWN_TASKS) for kind in KINDS for pair in same[kind][k : k + 1]]
+    return sorted(by_turns[:SHOWN_TASKS], key=lambda chosen: list(KINDS).index(chosen[0]))
 
 
 def play(graded: Graded, credit: Credit) -> dict[str, Any]:
@@ -150,7 +145,13 @@ def play(graded: Graded, credit: Credit) -> dict[str, Any]:
         text, fair = conversation.mark(graded, i)
         value, error = credit.values[i], credit.errors[i]
         turns.append(
-            {"turn": turn, "mark": text, "fair": fair, "value": value, "credit": conversation.signed(value, error)}
+            {
+                "turn": turn,
+                "mark": text,
+                "fair": fair,
+                "value": round(value, 2),
+                "credit": conversation.signed(value, error),
+            }
         )
     return {"turns": turns, "right": graded.verdict.right, "outcome": conversation.outcome(graded.verdict)}
 

@@ -27,7 +27,9 @@ class Progress:
         self._lock = threading.RLock()
         self._began = self._spoke = time.monotonic()
         self._reported: set[tuple[str, int]] = set()
-        self._live = self._console() if is_terminal(stream) else None
+        self._live = None
+        if is_terminal(stream):
+            self._live = self._open()
         self._over = threading.Event()
         self._ticker: threading.Thread | None = None
 
@@ -58,19 +60,19 @@ class Progress:
             self.tally.event(stage, key, event, facts, time.monotonic())
             number = self.tally.places[key][1]
             done, of = self.tally.finished(stage, number)
-            if event == "failed":
-                self.say(f"{stage} failed ({self._round(number)})")
-            elif not self._live and done == of and (stage, number) not in self._reported:
+            if not self._live and done == of and (stage, number) not in self._reported:
                 self._reported.add((stage, number))
                 self._line(f"{self._round(number)}: {stage} {done}/{of}{self._news(stage)}")
+        if event == "failed":
+            self.say(f"{stage} failed ({self._round(number)})")
 
     def say(self, text: str) -> None:
         """A line that stays."""
+        if self._live:  # not under our lock: rich draws the block under its own, and the block takes ours
+            self._console.print(text, markup=False, highlight=False)
+            return
         with self._lock:
-            if self._live:
-                self._live.console.print(text, markup=False, highlight=False)
-            else:
-                self._line(text)
+            self._line(text)
 
     def status(self) -> str:
         """Where the run stands, in a line."""
@@ -112,12 +114,12 @@ class Progress:
                 if time.monotonic() - self._spoke >= EVERY_S:
                     self._line(self.status())
 
-    def _console(self):
+    def _open(self):
         from rich.console import Console
         from rich.live import Live
 
-        console = Console(file=self.stream, force_terminal=True)
-        return Live(get_renderable=self._block, console=console, refresh_per_second=4)
+        self._console = Console(file=self.stream, force_terminal=True)
+        return Live(get_renderable=self._block, console=self._console, refresh_per_second=4)
 
     def _block(self):
         """The block: a title, a line a stage, the status."""
@@ -126,7 +128,7 @@ class Progress:
         from rich.table import Table
         from rich.text import Text
 
-        wide = self._live.console.width >= NARROW
+        wide = self._console.width >= NARROW
         with self._lock:
             table = Table.grid(padding=(0, 2))
             for stage, (done, of) in self.tally.counts().items():
