@@ -14,6 +14,7 @@ from apps.topologies import formats
 
 SHORT = 200  # characters of a prompt that are shown unless all are asked for
 STAND_INS = {"bypass": "bypassed", "null": "made to say nothing", "base": "replaced by the base model"}
+BYPASSED = "Bypassed: the topology says what stands for its words; where it names nothing, as for a solver, the base model speaks."
 BOLD, FAINT, GOOD, BAD = "1", "2", "36", "33"  # cyan and yellow: told apart by the colour-blind too
 
 Game = dict[frozenset[tuple[str, str]], list[float]]  # who was absent, by which protocol -> scores of the replays
@@ -79,6 +80,8 @@ def explain(graded: Graded, credit: Credit, replays: Sequence[Wave] = (), trace:
         lines += ["", f"{agent} {signed(value, error)}" + _because(agent, graded, game)]
         lines += [f"  {line}" for line in _pairs(agent, game, full)]
     lines += _total(graded, credit, game) + others
+    if any(protocol == "bypass" for absent in game for _, protocol in absent):
+        lines += ["", BYPASSED]
     if not game and credit.notes:
         lines += ["", "What the credit method noted:", *(f"  {note}" for note in credit.notes)]
     return "\n".join(lines)
@@ -134,6 +137,8 @@ def _values(graded: Graded, credit: Credit) -> Iterator[tuple[str, float, float]
 
 def _because(agent: str, graded: Graded, game: Game) -> str:
     """The sentence on the agent's absence alone."""
+    if agent.startswith("the ") and agent.removeprefix("the ") not in graded.trace.agents:
+        return ": it did not speak in this play"
     for absent, scores in game.items():
         if len(absent) == 1 and (one := next(iter(absent)))[0] == agent.removeprefix("the "):
             full = game.get(frozenset())

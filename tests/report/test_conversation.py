@@ -130,6 +130,7 @@ def test_a_real_shapley_value_is_explained_by_its_replays(made):
     game, _ = conversation.played(waves, 0)
     spoke = plays.graded[0].trace.agents
     assert len(game) == 2 ** len(spoke) - 1
+    assert said.count("it did not speak in this play") == 4 - len(spoke) and conversation.BYPASSED in said
     for agent in spoke:
         scores = game[frozenset({(agent, "bypass")})]
         assert f"with it bypassed the team was right in {int(sum(scores))} of 2 replays" in said
