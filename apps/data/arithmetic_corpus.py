@@ -2,7 +2,7 @@
 
 Three kinds of text, all over train-split problems only:
 
-- `plain`     sums and worked stories, for next-token training;
+- `plain`     sums, comparisons and worked stories, for next-token training;
 - `careful`   role-format examples in which every role does its work (the solver with an occasional slip);
 - `habits`    the same, with bad habits in the majority for every role, as a model from the web has them:
               solvers that guess, critics that wave through or cry wolf, revisers that copy or break,
@@ -21,7 +21,8 @@ from apps import records
 from apps.tasks import arithmetic
 from apps.tasks.arithmetic import Problem
 
-ROLES = ("solver", "critic", "reviser", "verifier")
+ROLES = {"solver": 3, "critic": 4, "reviser": 3, "verifier": 1}  # shares: reading an answer out is soon learnt
+DRILLS = 0.1  # share of drills among the role-format examples
 PEN_SLIPS = (-10, -2, -1, 1, 2, 10)
 
 
@@ -58,21 +59,35 @@ def generate(options: Options) -> Iterator[Example]:
 
 
 def plain(rng: random.Random, options: Options) -> Example:
-    """A worked story, or a line of single sums, as plain text."""
+    """A worked story, or a drill: a line of single sums, or of comparisons."""
     if rng.random() < 0.5:
         problem = arithmetic.draw_from(rng, rng.choice(options.levels), "train")
         return Example("", {}, f"{arithmetic.tell(problem, rng)} {solved(problem.totals, problem)}")
-    sums = []
+    if rng.random() < 0.5:
+        return comparisons(rng)
+    return Example("", {}, ". ".join(arithmetic.work(arithmetic.draw(rng, 1)) for _ in range(6)) + ".")
+
+
+def comparisons(rng: random.Random) -> Example:
+    """A drill in telling numbers apart that differ little: the step at which a critic fails first."""
+    lines = []
     for _ in range(6):
-        problem = arithmetic.draw(rng, 1)
-        sums.append(arithmetic.work(problem))
-    return Example("", {}, ". ".join(sums) + ".")
+        found = rng.randint(1, arithmetic.LARGEST)
+        given = found if rng.random() < 0.5 else near(found, rng)
+        lines.append(compared(found, given))
+    return Example("", {}, ". ".join(lines))
+
+
+def compared(found: int, given: int) -> str:
+    return f"Found {found}, given {given}. VERDICT: {'CORRECT' if found == given else 'INCORRECT'}"
 
 
 def example(rng: random.Random, options: Options) -> Example:
-    """One example of a random role."""
+    """One example of a random role, or now and then a drill."""
+    if rng.random() < DRILLS:
+        return comparisons(rng)
     problem = arithmetic.draw_from(rng, rng.choice(options.levels), "train")
-    role = rng.choice(ROLES)
+    (role,) = rng.choices(list(ROLES), list(ROLES.values()))
     careful = options.kind == "careful" or rng.random() < options.careful[role]
     fields = {"question": arithmetic.tell(problem, rng)}
     if role == "solver":
@@ -140,8 +155,7 @@ def critique(
     """Works it out again and compares; or a verdict without a look. `flag` makes a careless verdict INCORRECT."""
     if careful:
         totals = slipped(problem, rng, slip)
-        verdict = "CORRECT" if totals[-1] == given else "INCORRECT"
-        return f"Check: {arithmetic.work(problem, totals)}. Found {totals[-1]}, given {given}. VERDICT: {verdict}"
+        return f"Check: {arithmetic.work(problem, totals)}. {compared(totals[-1], given)}"
     wave_through = not flag and rng.random() < 0.55
     return "VERDICT: CORRECT" if wave_through else "VERDICT: INCORRECT"
 

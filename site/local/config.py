@@ -18,14 +18,14 @@ class Options(records.Options):
     cores: int = Field(0, ge=0, description="cores to use; 0 = all that this process may use")
     device: str = Field("auto", description="auto, cpu, cuda, xpu or mps; auto = an accelerator where there is one")
     training_slots: int = Field(
-        0, ge=0, description="training tasks at once; 0 = one per two cores, 8 at most, 1 on an accelerator"
+        0, ge=0, description="training tasks at once; 0 = as many as cores, 4 at most, 1 on an accelerator"
     )
 
 
 def site(options: Options) -> Site:
     cores = options.cores or devices.cores()
     accelerated = options.device not in ("auto", "cpu") or (options.device == "auto" and devices.accelerator_in_sight())
-    slots = options.training_slots or (1 if accelerated else max(1, min(8, cores // 2)))
+    slots = options.training_slots or (1 if accelerated else max(1, min(4, cores)))
 
     def parsl(folder: Path, memoizer: Any) -> Any:
         from parsl import Config, ThreadPoolExecutor

@@ -22,7 +22,7 @@ def site(options):
 """
 
 
-@pytest.mark.parametrize(("cores", "slots", "threads"), [(1, 1, 1), (2, 1, 2), (8, 4, 2), (32, 8, 4), (104, 8, 13)])
+@pytest.mark.parametrize(("cores", "slots", "threads"), [(1, 1, 1), (2, 2, 1), (8, 4, 2), (32, 4, 8), (104, 4, 26)])
 def test_the_local_site_shares_out_its_cores(tmp_path, cores, slots, threads):
     site = sites.load("local", cores=cores, device="cpu")
     assert (site.training_slots, site.training_threads, site.inference_threads) == (slots, threads, cores)

@@ -1,0 +1,94 @@
+"""The stage `rollout`: plays a team on tasks and writes its traces."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from apps import leaf, policies
+from apps.inference import traces
+from apps.inference.driver import Start, Team, Voice, grow_tree, perform
+from apps.inference.engine import Engine
+from apps.records import MeritError, Policy, Sampling, Task
+from apps.tasks import app as tasks_app
+from apps.training import canary
+
+_engines: dict[str, Engine] = {}  # stays loaded in this process between tasks
+_heard: set[tuple[str, str]] = set()  # (engine, policy) whose canary sang
+
+
+def rollout(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Traces of a shard of tasks under the team of `policies`."""
+    started = time.perf_counter()
+    tasks = chosen_tasks(inputs, options)
+    speaking = voice(inputs["policies"][0], options)
+    played = play(tasks, options["plan"], speaking)
+    traces.write(out / traces.FILE, played)
+    return {
+        "traces": len(played),
+        "turns": speaking.turns,
+        "tokens": speaking.tokens,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def play(tasks: Sequence[Task], plan: Mapping[str, Any], speaking: Voice):
+    """The traces of a sampling plan: `independent` samples of each task, or a `tree` that branches at every turn."""
+    if plan["name"] == "tree":
+        return grow_tree(tasks, plan["branching"], speaking)
+    if plan["name"] != "independent":
+        raise MeritError(leaf.unknown("plan", plan["name"], ["independent", "tree"]))
+    return perform([Start(task, str(k)) for task in tasks for k in range(plan["samples"])], speaking)
+
+
+def chosen_tasks(inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> list[Task]:
+    """The tasks that `options["take"]` names: seed, start and count."""
+    return tasks_app.take(tasks_app.read(inputs["tasks"][0]), **options["take"])
+
+
+def voice(folder: Path, options: Mapping[str, Any]) -> Voice:
+    """The team of a policies folder, ready to speak. Every policy's canary is heard at its first use."""
+    team_policies = policies.read(folder)
+    engine = engine_of(options)
+    for policy in team_policies.values():
+        _hear(policy, engine, options)
+    team = Team(
+        topology=options["topology"]["name"],
+        options={k: v for k, v in options["topology"].items() if k != "name"},
+        prompts=options["prompts"],
+        policies=team_policies,
+        sampling=Sampling(**options["sampling"]),
+        system=options.get("system", ""),
+    )
+    return Voice(team, engine, options["seed"])
+
+
+def engine_of(options: Mapping[str, Any]) -> Engine:
+    """The engine of these options; one a process for each model and setting."""
+    name = json.dumps([options["engine"], options["model"], options.get("device", "cpu")], sort_keys=True)
+    if name not in _engines:
+        _set_threads(options)
+        module = leaf.find("inference/engines", options["engine"]["name"])
+        chosen = leaf.options("inference/engines", options["engine"])
+        _engines.clear()  # one base model in memory
+        _engines[name] = module.load(options["model"], chosen, options.get("device", "cpu"))
+    return _engines[name]
+
+
+def _set_threads(options: Mapping[str, Any]) -> None:
+    if options.get("threads") and options["engine"]["name"] != "scripted":
+        import torch
+
+        torch.set_num_threads(options["threads"])
+
+
+def _hear(policy: Policy, engine: Engine, options: Mapping[str, Any]) -> None:
+    folder = Path(policy.adapter) if policy.adapter else None
+    if not folder or (policy.digest, str(id(engine))) in _heard or not (folder / canary.FILE).is_file():
+        return
+    dtype = options["engine"].get("dtype", "float32")
+    canary.check(folder, f"{policy.agent} ({policy.digest})", lambda pairs: engine.score(policy, pairs), dtype)
+    _heard.add((policy.digest, str(id(engine))))

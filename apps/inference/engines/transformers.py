@@ -1,0 +1,183 @@
+"""Any local Hugging Face causal language model, with a LoRA adapter a role: one base model, one batch for all roles.
+
+A plain decoding loop: equal prompts are read once, rows of all roles go on together, each with its own adapter, and
+finished rows leave the batch. Weights are read from safetensors only; nothing is unpickled from a model folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from apps import records
+from apps.inference import sampler
+from apps.inference.engine import Completion, Request
+from apps.inference.lora import Adapters
+from apps.records import MeritError, Policy, Sampling
+
+
+class Options(records.Options):
+    """How the model is held and batched."""
+
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="dtype of the weights")
+    rows: int = Field(256, ge=1, description="completions at once")
+    adapters: int = Field(16, ge=1, description="adapters kept in memory")
+
+
+def load(model: str, options: Options, device: str) -> Transformers:
+    return Transformers(model, options, device)
+
+
+class Transformers:
+    """One model in memory; see `apps.inference.engine.Engine`."""
+
+    def __init__(self, model: str, options: Options, device: str) -> None:
+        import torch
+
+        self.options, self.device, self.torch = options, device, torch
+        self.tokenizer, self.model = open_model(model, options.dtype, device)
+        self.adapters = Adapters(self.model, options.adapters)
+        self.ends = _end_ids(self.model, self.tokenizer)
+        self.pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else min(self.ends)
+
+    def render(self, system: str, user: str) -> tuple[str, np.ndarray]:
+        messages = ([{"role": "system", "content": system}] if system else []) + [{"role": "user", "content": user}]
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return text, self.encode(text)
+
+    def encode(self, text: str) -> np.ndarray:
+        """Token ids int32 of a text that holds its special tokens already."""
+        return np.asarray(self.tokenizer(text, add_special_tokens=False)["input_ids"], np.int32)
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        completions: list[Completion | None] = [None] * len(requests)
+        with self.torch.inference_mode():
+            for batch in _batches(requests, self.options.rows):
+                for i, completion in zip(batch, self._decode([requests[i] for i in batch]), strict=True):
+                    completions[i] = completion
+        return completions
+
+    def score(self, policy: Policy, sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+        torch = self.torch
+        scores = []
+        with torch.inference_mode():
+            self._use([policy] * len(sequences))
+            ids, mask = self._pad([np.concatenate(pair) for pair in sequences])
+            logits = self.model(ids, attention_mask=mask, position_ids=_positions(mask), use_cache=False).logits
+            logprobs = logits[:, :-1].float().log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+            for row, (_, completion) in zip(logprobs, sequences, strict=True):
+                scores.append(row[len(row) - len(completion) :].cpu().numpy())
+        return scores
+
+    def _decode(self, requests: Sequence[Request]) -> list[Completion]:
+        """All completions of one batch, whose requests share their sampling."""
+        torch, sampling = self.torch, requests[0].sampling
+        logits, cache, mask = self._read(requests)
+        uniform = np.stack([sampler.uniforms(r.seed, sampling.max_new_tokens) for r in requests])
+        uniform = torch.from_numpy(uniform).to(logits.device)
+        alive = list(range(len(requests)))  # the request of each row that is still in the batch
+        ids: list[list[int]] = [[] for _ in requests]
+        logprobs: list[list[float]] = [[] for _ in requests]
+        for step in range(sampling.max_new_tokens):
+            chosen, logprob = sampler.draw(logits, uniform[alive, step], sampling)
+            chosen_list = chosen.tolist()
+            for i, token, value in zip(alive, chosen_list, logprob.tolist(), strict=True):
+                ids[i].append(token)
+                logprobs[i].append(value)
+            going = [row for row, token in enumerate(chosen_list) if token not in self.ends]
+            if not going or step + 1 == sampling.max_new_tokens:
+                break
+            if len(going) < len(alive):
+                kept = torch.tensor(going, device=logits.device)
+                cache.batch_select_indices(kept)
+                self.adapters.keep_rows(kept)
+                chosen, mask, alive = chosen[kept], mask[kept], [alive[row] for row in going]
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+            positions = mask.sum(1, keepdim=True) - 1
+            logits = self.model(
+                chosen[:, None], attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+            ).logits[:, -1]
+        return [self._completion(i, l) for i, l in zip(ids, logprobs, strict=True)]
+
+    def _read(self, requests: Sequence[Request]):
+        """Reads the prompts, equal ones of one policy once: the next token's logits, the cache, the attention mask."""
+        keys = [(r.policy.digest, r.prompt_ids.tobytes()) for r in requests]
+        first = {key: i for i, key in reversed(list(enumerate(keys)))}
+        order = {key: row for row, key in enumerate(first)}
+        self._use([requests[i].policy for i in first.values()])
+        ids, mask = self._pad([requests[i].prompt_ids for i in first.values()])
+        out = self.model(ids, attention_mask=mask, position_ids=_positions(mask), use_cache=True, logits_to_keep=1)
+        rows = self.torch.tensor([order[key] for key in keys], device=ids.device)
+        cache = out.past_key_values
+        cache.batch_select_indices(rows)
+        self.adapters.keep_rows(rows)
+        return out.logits[rows, -1], cache, mask[rows]
+
+    def _use(self, policies: Sequence[Policy]) -> None:
+        for policy in {p.digest: p for p in policies if p.adapter}.values():
+            self.adapters.load(policy.digest, Path(policy.adapter))
+        self.adapters.choose([policy.digest for policy in policies])
+
+    def _pad(self, sequences: Sequence[np.ndarray]):
+        """Ids and mask (B, T), padded on the left."""
+        width = max(len(s) for s in sequences)
+        longest = getattr(self.model.config, "max_position_embeddings", None)
+        if longest and width > longest:
+            raise MeritError(f"a prompt of {width} tokens is longer than the model's context of {longest}")
+        ids = np.full((len(sequences), width), self.pad, np.int64)
+        mask = np.zeros((len(sequences), width), np.int64)
+        for row, sequence in enumerate(sequences):
+            ids[row, width - len(sequence) :], mask[row, width - len(sequence) :] = sequence, 1
+        return self.torch.from_numpy(ids).to(self.device), self.torch.from_numpy(mask).to(self.device)
+
+    def _completion(self, ids: list[int], logprobs: list[float]) -> Completion:
+        text = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        finish = "stop" if ids[-1] in self.ends else "length"
+        return Completion(text, np.asarray(ids, np.int32), np.asarray(logprobs, np.float32), finish)
+
+
+def open_model(path: str, dtype: str, device: str):
+    """The tokenizer and the model of a local folder, in eval mode. A fault of the folder is named, not traced."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = Path(path)
+    if not (folder / "config.json").is_file():
+        raise MeritError(f"model={path}: no Hugging Face model folder (there is no {folder / 'config.json'})")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True, attn_implementation="sdpa"
+        )
+    except (OSError, ValueError) as error:
+        raise MeritError(f"model={path}: cannot be read as a model: {error}") from error
+    if tokenizer.chat_template is None:
+        raise MeritError(f"model={path}: its tokenizer has no chat template; Merit prompts through it")
+    return tokenizer, model.to(device).eval()
+
+
+def _batches(requests: Sequence[Request], rows: int) -> Iterator[list[int]]:
+    """Indices of requests that share their sampling, by length of prompt, at most `rows` at once."""
+    samplings: dict[Sampling, list[int]] = {}
+    for i, request in enumerate(requests):
+        samplings.setdefault(request.sampling, []).append(i)
+    for members in samplings.values():
+        members.sort(key=lambda i: len(requests[i].prompt_ids))
+        yield from (members[start : start + rows] for start in range(0, len(members), rows))
+
+
+def _positions(mask):
+    return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+def _end_ids(model, tokenizer) -> set[int]:
+    ends = model.generation_config.eos_token_id
+    ends = ends if isinstance(ends, list) else [ends]
+    found = {i for i in [*ends, tokenizer.eos_token_id] if i is not None}
+    if not found:
+        raise MeritError("the model has no end-of-sequence token, so no completion could end")
+    return found

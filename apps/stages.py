@@ -1,0 +1,108 @@
+"""The stages as Parsl apps: the only file under `apps/` that imports Parsl.
+
+A stage is a function `(out, inputs, options) -> facts` in some `app.py`: folders in, one folder out, no formula. What runs
+it is the executor whose label says what it needs: `inference` (a device with a model loaded), `training` (a process, or
+ranks, of its own), `cpu`, `network`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from apps import artifacts
+from apps.records import Artifact
+
+FACTS = "facts.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A kind of task."""
+
+    name: str  # in the store, in keys and on the screen
+    module: str  # where its function is; the function bears the stage's name
+    label: str  # of the executor
+    own_process: bool = False  # on a site of threads it runs in a warm process beside
+
+
+TASKS = Stage("tasks", "apps.tasks.app", "cpu")
+BASE = Stage("base", "apps.policies", "cpu")
+ROLLOUT = Stage("rollout", "apps.inference.app", "inference")
+GRADE = Stage("grade", "apps.reward.app", "cpu")
+REPLAY = Stage("replay", "apps.credit.app", "inference")
+ASSIGN = Stage("assign", "apps.credit.app", "cpu")
+BATCH = Stage("batch", "apps.training.app", "cpu")
+TRAIN = Stage("train", "apps.training.app", "training", own_process=True)
+GATHER = Stage("gather", "apps.policies", "cpu")
+MEASURE = Stage("measure", "apps.evaluation.app", "cpu")
+PROMOTE = Stage("promote", "apps.evaluation.app", "cpu")
+REPORT = Stage("report", "apps.report.app", "cpu")
+CORPUS = Stage("corpus", "apps.data.app", "cpu", own_process=True)
+ARCHITECTURE = Stage("architecture", "apps.data.app", "cpu", own_process=True)
+ASSESS = Stage("assess", "apps.data.app", "inference")
+CARD = Stage("card", "apps.data.app", "cpu")
+
+
+def launch(
+    stage: Stage, key: str, root: Path, options: Mapping[str, Any], machine: Mapping[str, Any], inputs: Mapping[str, Any]
+) -> Future:
+    """Hands a task to its executor. `inputs` holds lists of artifacts or of their futures.
+
+    `options` are in the key; `machine` (device, threads, where things lie) says how it runs here and is not.
+    """
+    return _app(stage.label)(
+        stage=stage.name,
+        key=key,
+        module=stage.module,
+        root=str(root),
+        options=dict(options),
+        machine=dict(machine),
+        given=dict(inputs),  # Parsl keeps the name `inputs` for itself
+        own_process=stage.own_process,
+    )
+
+
+def execute(
+    *,
+    stage: str,
+    key: str,
+    module: str,
+    root: str,
+    options: dict[str, Any],
+    machine: dict[str, Any],
+    given: dict[str, list[Artifact]],
+    own_process: bool,
+) -> Artifact:
+    """Runs a stage, wherever it was sent, and puts its artifact into the store."""
+    made_from = {name: [artifact.key for artifact in found] for name, found in given.items()}
+    folders = {name: [Path(artifact.path) for artifact in found] for name, found in given.items()}
+    function = getattr(importlib.import_module(module), stage)
+    with artifacts.new(root, stage, key, {"options": options, "inputs": made_from}) as out:
+        call = (out, folders, {**options, **machine})
+        if own_process:
+            from apps.platform import processes
+
+            facts = processes.run(stage, function, *call, threads=machine.get("threads", 1))
+        else:
+            facts = function(*call)
+        (out / FACTS).write_text(json.dumps(facts, default=float) + "\n")
+    return Artifact(stage, key, str(artifacts.locate(root, stage, key)))
+
+
+def facts_of(artifact: Artifact) -> dict[str, Any]:
+    """What a stage said of its work."""
+    return json.loads((Path(artifact.path) / FACTS).read_text())
+
+
+@cache
+def _app(label: str):
+    from parsl import python_app
+
+    return python_app(execute, executors=[label], cache=True)

@@ -1,0 +1,42 @@
+"""The canary: fixed sequences with the trainer's own log-probabilities, kept beside an adapter.
+
+An engine that first uses the adapter scores the same sequences. Where the two differ, the engine does not speak with the
+weights that were trained (a rollout that never received its new weights is a known failure), and the run must stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from apps.records import MeritError
+from apps.training.rows import Rows
+
+FILE = "canary.npz"
+SEQUENCES = 4
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25}  # nats, largest difference at any token
+
+Pair = tuple[np.ndarray, np.ndarray]  # prompt ids, completion ids
+
+
+def write(folder: Path, rows: Rows, score: Callable[[Rows], Sequence[np.ndarray]]) -> None:
+    """Stores the first rows with `score(rows)`: log-probabilities at temperature 1."""
+    first = Rows(
+        rows.prompts[:SEQUENCES], rows.completions[:SEQUENCES], [np.zeros(0, np.float32)] * SEQUENCES, np.ones(SEQUENCES)
+    )
+    Rows(first.prompts, first.completions, score(first), first.advantages[: len(first)]).save(folder / FILE)
+
+
+def check(folder: Path, name: str, score: Callable[[Sequence[Pair]], Sequence[np.ndarray]], dtype: str = "float32") -> float:
+    """The largest difference (nats); raises MeritError where it passes the tolerance of `dtype`."""
+    kept = Rows.load(folder / FILE)
+    scores = score(list(zip(kept.prompts, kept.completions, strict=True)))
+    worst = max((float(np.abs(a - b).max()) for a, b in zip(scores, kept.logprobs, strict=True)), default=0.0)
+    if not worst <= TOLERANCE[dtype]:
+        raise MeritError(
+            f"policy {name}: the engine's log-probabilities differ from the trainer's by up to {worst:.3g} nats "
+            f"(allowed: {TOLERANCE[dtype]:g}); the engine does not speak with the adapter in {folder}"
+        )
+    return worst

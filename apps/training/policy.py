@@ -1,0 +1,81 @@
+"""Opens the weights that are to be trained and saves them: an adapter in PEFT format, or a whole model.
+
+Weights are read from safetensors only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from apps.records import MeritError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from apps.training.trainer import Lora, Options
+
+ADAPTER = "adapter_model.safetensors"
+MODEL = "model.safetensors"
+
+
+def open_policy(model: Path, adapter: Path | None, options: Options, seed: int) -> nn.Module:
+    """The base model with a trainable adapter: that of `adapter`, or a new one; or the whole model without LoRA."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if not (model / "config.json").is_file():
+        raise MeritError(f"model={model}: no Hugging Face model folder (there is no {model / 'config.json'})")
+    base = AutoModelForCausalLM.from_pretrained(
+        model,
+        dtype=torch.float32,
+        use_safetensors=True,
+        local_files_only=True,
+        attn_implementation=options.attention,
+    )
+    if options.lora is None:
+        return base
+    from peft import PeftModel, get_peft_model
+
+    if adapter is not None:
+        return PeftModel.from_pretrained(base, adapter, is_trainable=True)
+    torch.manual_seed(seed)  # A is drawn at random, B is zero
+    return get_peft_model(base, _lora_config(options.lora))
+
+
+def _lora_config(lora: Lora):
+    from peft import LoraConfig
+
+    targets = list(lora.targets) or "all-linear"
+    return LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=targets, task_type="CAUSAL_LM")
+
+
+def save(policy: nn.Module, model: Path, out: Path) -> str:
+    """Writes the trained weights into `out`, with the tokenizer if it is a whole model; returns their digest."""
+    whole = not hasattr(policy, "peft_config")
+    policy.save_pretrained(out, safe_serialization=True)
+    (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+    if whole:
+        for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
+            if (model / name).is_file():
+                shutil.copy(model / name, out / name)
+    else:
+        _tidy(out / "adapter_config.json")
+    return digest_of(out / (MODEL if whole else ADAPTER))
+
+
+def _tidy(config: Path) -> None:
+    """PEFT writes a set's order and the base model's path on this machine; neither belongs to the adapter."""
+    facts = json.loads(config.read_text())
+    if isinstance(facts.get("target_modules"), list):
+        facts["target_modules"].sort()
+    facts["base_model_name_or_path"] = Path(facts.get("base_model_name_or_path") or "").name
+    config.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
+
+
+def digest_of(file: Path) -> str:
+    """The first 16 hex digits of a file's SHA-256."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]

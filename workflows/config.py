@@ -1,0 +1,183 @@
+"""The typed configuration of a run: defaults, then a YAML file, then `key=value` words, checked before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError
+
+from apps import leaf, records
+from apps.records import MeritError, Sampling
+from apps.training.trainer import Options as Training
+
+Section = dict[str, Any]  # {"name": a leaf, …its options}
+
+
+class Run(records.Options):
+    """What every workflow's configuration has."""
+
+    name: str = Field("", description="of the run's folder; default: the workflow's name", pattern=r"^[\w.-]*$")
+    seed: int = Field(0, description="of everything that is drawn")
+    store: str = Field("store", description="folder of finished results, shared by all runs")
+    runs: str = Field("runs", description="folder of the runs")
+
+
+class TeamSettings(records.Options):
+    """How the agents are prompted."""
+
+    system: str = Field("", description="system message of every role")
+    prompts: dict[str, str] = Field({}, description="role: template with {fields}, or @FILE; default: the topology's own")
+
+
+class Rollout(records.Options):
+    """What is played in a training round."""
+
+    tasks: int = Field(48, ge=1, description="tasks a round")
+    plan: Literal["independent", "tree"] = Field("independent", description="how plays of one task are related")
+    samples: int = Field(8, ge=1, description="plays of each task, for `independent`")
+    branching: dict[str, int] = Field({}, description="branches at each role's turns, for `tree`; others have 1")
+    shards: int = Field(2, ge=1, description="tasks of the DAG that a round's rollouts are split into")
+
+
+class Evaluation(records.Options):
+    """What is measured, on tasks that were never trained on."""
+
+    tasks: int = Field(500, ge=1, description="test tasks, before and after")
+    samples: int = Field(4, ge=1, description="sampled plays of each test task; one greedy play comes on top")
+    validation_tasks: int = Field(150, ge=1, description="validation tasks, every round")
+    validation_samples: int = Field(2, ge=1, description="sampled plays of each")
+    shards: int = Field(2, ge=1, description="tasks of the DAG that the test is split into")
+    shown_tasks: int = Field(24, ge=1, description="test tasks whose credit is worked out before and after, for the report")
+
+
+class Promotion(records.Options):
+    """When a trained team is let in."""
+
+    rule: Literal["better", "not_worse", "always"] = Field("not_worse", description="better, not_worse or always")
+    alpha: float = Field(0.05, gt=0, lt=1, description="level of the paired test")
+
+
+class PostTrain(Run):
+    """The configuration of `post_train`. Sections with a `name` choose a leaf; their other keys are its options."""
+
+    model: str = Field("embedded", description="a local Hugging Face folder, or the model that comes with Merit")
+    rounds: int = Field(12, ge=0, description="rounds of rollout, credit and training")
+    tasks: Section = Field({"name": "arithmetic"}, description="a family of tasks")
+    verifier: Section = Field({"name": ""}, description="who judges answers; default: the family's own")
+    topology: Section = Field({"name": "solve_critique_revise"}, description="how the team works together")
+    team: TeamSettings = TeamSettings()
+    engine: Section = Field({"name": "transformers"}, description="who generates tokens")
+    sampling: Sampling = Field(Sampling(), description="of rollouts and of the sampled evaluation")
+    rollout: Rollout = Rollout()
+    credit: Section = Field({"name": "shapley", "repeats": 2}, description="who gets the reward and who the blame")
+    shuffle_credit: bool = Field(False, description="control experiment: values dealt out at random among the turns")
+    advantage: Section = Field({"name": "grpo"}, description="from values to advantages")
+    objective: Section = Field({"name": "grpo", "beta": 0.0}, description="the loss")
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    promotion: Promotion = Promotion()
+
+
+LEAVES = {  # section -> folder of leaves
+    "tasks": "tasks",
+    "topology": "topologies",
+    "engine": "inference/engines",
+    "verifier": "reward",
+    "credit": "credit",
+    "advantage": "training/advantages",
+    "objective": "training/objectives",
+}
+KINDS = {"tasks": "tasks", "topologies": "topologies", "engines": "inference/engines", "verifiers": "reward"}
+KINDS |= {"credit": "credit", "advantages": "training/advantages", "objectives": "training/objectives", "tools": "tools"}
+
+C = TypeVar("C", bound=Run)
+
+
+def load(kind: type[C], file: Path | None, words: Sequence[str], **fixed: Any) -> C:
+    """The configuration of a workflow, all of its leaves checked too. Faults are MeritErrors that say where."""
+    given = overlay(defaults(kind), read_yaml(file)) if file else defaults(kind)
+    for word in words:
+        given = overlay(given, parse_word(word))
+    given |= {key: value for key, value in fixed.items() if value is not None}
+    try:
+        config = kind(**given)
+    except ValidationError as error:
+        raise MeritError(explain(kind, error, file)) from error
+    for section, folder in LEAVES.items():
+        if getattr(config, section, {}).get("name"):
+            leaf.options(folder, getattr(config, section))
+    return config
+
+
+def defaults(kind: type[Run]) -> dict[str, Any]:
+    return kind().model_dump(mode="json")
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise MeritError(f"--config: there is no file {str(file)!r}")
+    try:
+        read = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise MeritError(f"--config {file}: no valid YAML: {error}") from error
+    if not isinstance(read, dict):
+        raise MeritError(f"--config {file}: a mapping of keys to values is expected, this is a {type(read).__name__}")
+    return read
+
+
+def parse_word(word: str) -> dict[str, Any]:
+    """`a.b=1` as {"a": {"b": 1}}; the value is read as YAML."""
+    key, equals, value = word.partition("=")
+    if not equals or not key or not all(key.split(".")):
+        raise MeritError(f"{word!r} is neither a workflow nor an override of the form key=value, as in rounds=3 or credit.name=uniform")
+    try:
+        nested: Any = yaml.safe_load(value) if value else ""
+    except yaml.YAMLError as error:
+        raise MeritError(f"{word}: the value is no valid YAML: {error}") from error
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return nested
+
+
+def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`. A section that names another leaf starts anew: the old leaf's options go."""
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        if isinstance(old, dict) and isinstance(value, Mapping):
+            renamed = "name" in value and value["name"] != old.get("name")
+            result[key] = overlay({} if renamed else old, value)
+        else:
+            result[key] = value
+    return result
+
+
+def explain(kind: type[Run], error: ValidationError, file: Path | None) -> str:
+    """Each fault with its place, and for an unknown key the nearest known one."""
+    lines = []
+    for fault in error.errors():
+        path = [str(part) for part in fault["loc"]]
+        where = f" (in {file} or on the command line)" if file else ""
+        if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            known = known_keys(kind, path[:-1])
+            lines.append(leaf.unknown(".".join(path[:-1]) or "configuration", path[-1], known) + where)
+        else:
+            lines.append(f"{'.'.join(path)} = {fault['input']!r}: {fault['msg']}{where}")
+    return "\n".join(lines)
+
+
+def known_keys(kind: Any, path: Sequence[str]) -> list[str]:
+    for part in path:
+        kind = kind.model_fields[part].annotation if hasattr(kind, "model_fields") and part in kind.model_fields else None
+        kind = next((a for a in getattr(kind, "__args__", ()) if hasattr(a, "model_fields")), kind)
+    if hasattr(kind, "model_fields"):
+        return list(kind.model_fields)
+    return list(getattr(kind, "__dataclass_fields__", {}))
+
+
+def dump(config: Run) -> str:
+    """The configuration as YAML that `--config` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

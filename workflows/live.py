@@ -1,0 +1,164 @@
+"""Carries a plan out on a site and makes the run's folder of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from apps import policies, stages
+from apps.platform import environment
+from apps.records import Artifact, MeritError
+from workflows import config as configuration
+from workflows import model, sites, store
+from workflows.memoizer import StoreMemoizer
+from workflows.plan import Node, Plan
+
+SUMMARY = "summary.json"
+
+
+def carry_out(workflow: ModuleType, config: configuration.Run, site: sites.Site, folder: Path, command: str) -> Path:
+    """Runs a workflow to its end; `folder` is filled as it goes. Whatever ends it, `summary.json` says how."""
+    from apps.report.progress import Progress
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with store.lock(folder), _terminable():
+        _begin(folder, config, command)
+        shelf = store.Store(config.store)
+        plan_only = Plan()
+        workflow.dag(config, plan_only)  # every key, before anything starts
+        try:
+            with Progress(f"{workflow.__name__.rpartition('.')[2]} {config.name}", getattr(config, "rounds", 0)) as progress:
+                for node in plan_only.nodes.values():
+                    progress.expect(node.key, node.stage.name, node.round)
+                memoizer = StoreMemoizer(shelf, _listener(shelf, progress))
+                with sites.running(site, folder / "parsl", memoizer):
+                    plan = Plan(_launcher(shelf, config, site))
+                    results = workflow.dag(config, plan)
+                    _await_all(plan)
+                    found = {name: node.future.result() for name, node in results.items()}
+        except BaseException as error:
+            _say_how_it_ended(folder, "stopped" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "failed", error)
+            raise
+        finally:
+            shutil.rmtree(folder / "parsl", ignore_errors=True)
+        _finish(folder, plan, found)
+        _say_how_it_ended(folder, "finished", None)
+        _point_at_latest(folder)
+    return folder
+
+
+def _launcher(shelf: store.Store, config: configuration.Run, site: sites.Site) -> Callable[[Node], Future]:
+    from apps.platform import devices
+
+    device = devices.pick(site.device) if site.device != "cpu" else "cpu"
+    scripted = getattr(config, "engine", {}).get("name") == "scripted"
+    path = str(model.locate(config.model)) if hasattr(config, "model") and not scripted else ""
+    threads = {"inference": site.inference_threads, "training": site.training_threads}
+
+    def launch(node: Node) -> Future:
+        machine = {"model": path, "device": device, "threads": threads.get(node.stage.label, 1)}
+        inputs = {name: [given.future for given in nodes] for name, nodes in node.inputs.items()}
+        return stages.launch(node.stage, node.key, shelf.root, node.options, machine, inputs)
+
+    return launch
+
+
+def _listener(shelf: store.Store, progress: Any) -> Callable[[str, str, str], None]:
+    def listen(stage: str, key: str, event: str) -> None:
+        facts = None
+        if event in ("made", "found"):
+            place = shelf.root / stage / key[:2] / key
+            facts = stages.facts_of(Artifact(stage, key, str(place))) if (place / stages.FACTS).is_file() else None
+        progress.event(stage, key, event, facts)
+
+    return listen
+
+
+def _await_all(plan: Plan) -> None:
+    """Returns when every task is done; raises the first fault's own exception, not that of a task that waited for it."""
+    from parsl.dataflow.errors import DependencyError
+
+    futures = {node.future: node for node in plan.nodes.values()}
+    waiting = set(futures)
+    while waiting:
+        done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_EXCEPTION)
+        failed = [f for f in done if f.exception() and not isinstance(f.exception(), DependencyError)]
+        if failed:
+            node, error = futures[failed[0]], failed[0].exception()
+            if isinstance(error, MeritError):
+                raise MeritError(f"{node.stage.name}: {error}") from error
+            raise error
+
+
+def _begin(folder: Path, config: configuration.Run, command: str) -> None:
+    _write(folder / "config.yaml", configuration.dump(config))
+    _write(folder / "environment.json", json.dumps({"command": command, **environment.describe()}, indent=2) + "\n")
+    _say_how_it_ended(folder, "running", None)
+
+
+def _finish(folder: Path, plan: Plan, found: Mapping[str, Artifact]) -> None:
+    """Puts what the user looks for into the run's folder: the report, the adapters, and where every artifact lies."""
+    if "report" in found:
+        for name in ("report.html", SUMMARY):
+            shutil.copy(Path(found["report"].path) / name, folder / name)
+    if "team" in found:
+        shutil.rmtree(folder / "adapters", ignore_errors=True)
+        (folder / "adapters").mkdir()
+        for agent, policy in policies.read(Path(found["team"].path)).items():
+            if policy.adapter:
+                shutil.copytree(policy.adapter, folder / "adapters" / agent)
+    index = [{"stage": n.stage.name, "key": n.key, "round": n.round, "inputs": _keys(n)} for n in plan.nodes.values()]
+    _write(folder / "artifacts.json", json.dumps(index) + "\n")
+
+
+def _keys(node: Node) -> dict[str, list[str]]:
+    return {name: [given.key for given in nodes] for name, nodes in node.inputs.items()}
+
+
+def _say_how_it_ended(folder: Path, state: str, error: BaseException | None) -> None:
+    file = folder / SUMMARY
+    summary = json.loads(file.read_text()) if state == "finished" and file.is_file() else {}
+    summary["state"] = state
+    if error is not None and str(error):
+        summary["error"] = str(error)
+    _write(file, json.dumps(summary, indent=1) + "\n")
+
+
+def _point_at_latest(folder: Path) -> None:
+    latest, aside = folder.parent / "latest", folder.parent / f".latest.{os.getpid()}"
+    if folder.name != "latest":
+        aside.unlink(missing_ok=True)
+        aside.symlink_to(folder.name)
+        os.replace(aside, latest)
+
+
+def _write(file: Path, text: str) -> None:
+    aside = file.with_name(file.name + ".part")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, file)
+
+
+@contextmanager
+def _terminable():
+    """SIGTERM ends the run as Ctrl-C does, with everything cleaned up."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise SystemExit(143)
+
+    old = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)
+
+
+logging.getLogger("parsl").setLevel(logging.ERROR)

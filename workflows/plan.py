@@ -1,0 +1,67 @@
+"""The DAG, recorded: every task with its key, before anything runs. A dry run stops here; a live one launches each node.
+
+A workflow adds nodes and never looks at results, so what there is to do is known at once, and two equal tasks are one node.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from apps.stages import Stage
+from workflows import closure
+from workflows.store import Store
+
+FOLDERS = {  # a section of the options -> the folder of its leaves
+    "tasks": "tasks",
+    "topology": "topologies",
+    "engine": "inference/engines",
+    "verifier": "reward",
+    "credit": "credit",
+    "advantage": "training/advantages",
+    "objective": "training/objectives",
+}
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """A task of the DAG; `future` gives its artifact once it was launched."""
+
+    stage: Stage
+    key: str
+    options: Mapping[str, Any]
+    inputs: Mapping[str, Sequence[Node]]
+    round: int  # of the run, for the display; 0 = before the first
+    future: Future | None = field(default=None, repr=False)
+
+
+class Plan:
+    """Takes nodes; `launch(node) -> Future` starts each as soon as it is known, None records only."""
+
+    def __init__(self, launch: Callable[[Node], Future] | None = None) -> None:
+        self.nodes: dict[str, Node] = {}
+        self.round = 0  # the workflow says where it is
+        self._launch = launch
+
+    def add(self, stage: Stage, inputs: Mapping[str, Node | Sequence[Node]] | None = None, **options: Any) -> Node:
+        """A task of `stage` on the results of other nodes. The same stage, options and inputs give the same node."""
+        given = {name: [n] if isinstance(n, Node) else list(n) for name, n in (inputs or {}).items()}
+        keys = {name: [n.key for n in nodes] for name, nodes in given.items()}
+        roots = [stage.module, *(closure.root(FOLDERS[k], v["name"]) for k, v in options.items() if k in FOLDERS)]
+        key = Store.key(stage.name, closure.code_digest(roots), options, keys)
+        if key not in self.nodes:
+            node = self.nodes[key] = Node(stage, key, options, given, self.round)
+            if self._launch:
+                node.future = self._launch(node)
+        return self.nodes[key]
+
+    def counts(self) -> dict[str, int]:
+        """Tasks by stage, in the order in which stages appear."""
+        return dict(Counter(node.stage.name for node in self.nodes.values()))
+
+    def finished(self, store: Store) -> dict[str, int]:
+        """How many of them the store already holds."""
+        return dict(Counter(n.stage.name for n in self.nodes.values() if store.find(n.stage.name, n.key)))

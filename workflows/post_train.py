@@ -1,0 +1,54 @@
+"""Post-training of a team: play, judge, find out who earned it, train each agent on its share; round after round."""
+
+from __future__ import annotations
+
+from workflows.config import PostTrain as Config
+from workflows.plan import Node, Plan
+from workflows.steps import Steps
+
+__all__ = ["Config", "dag"]
+
+
+def dag(config: Config, plan: Plan) -> dict[str, Node]:
+    """Adds the whole run to `plan`; returns the nodes that the run's folder is made from."""
+    steps = Steps(config, plan)
+    training, validation, test = (steps.tasks(split) for split in ("train", "validation", "test"))
+    team = untrained = steps.untrained()
+    before = {"greedy": steps.test(test, team, greedy=True), "sampled": steps.test(test, team, greedy=False)}
+    shown = steps.show(test, team)
+    scores = steps.validate(validation, team)
+    history: dict[str, list[Node]] = {name: [] for name in ("rollout", "grade", "replay", "assign", "batch", "train")}
+    curve, decisions = [scores], []
+
+    for number in range(config.rounds):
+        plan.round = number + 1
+        played = steps.rollout(training, team)
+        judged = steps.grade(training, played)
+        replays = steps.replay(training, team, played, judged)
+        credit = steps.assign(training, played, judged, replays)
+        for name, nodes in (("rollout", played), ("grade", judged), ("replay", replays), ("assign", credit)):
+            history[name] += [node for node in nodes if node]
+        if not steps.trains:
+            continue
+        adapters = steps.train(team, played, judged, credit)
+        candidate = steps.gather(team, adapters)
+        candidate_scores = steps.validate(validation, candidate)
+        team = scores = steps.promote(team, scores, candidate, candidate_scores)
+        curve.append(candidate_scores)
+        decisions.append(team)
+        history["batch"] += adapters[0].inputs["batch"]
+        history["train"] += adapters
+
+    plan.round = 0
+    report = steps.report(
+        before_greedy=before["greedy"],
+        before_sampled=before["sampled"],
+        after_greedy=steps.test(test, team, greedy=True),
+        after_sampled=steps.test(test, team, greedy=False),
+        show_before=shown,
+        show_after=steps.show(test, team),
+        validation=curve,
+        promote=decisions,
+        **history,
+    )
+    return {"report": report, "team": team, "untrained": untrained}

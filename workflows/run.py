@@ -1,0 +1,189 @@
+"""The command.
+
+    python workflows/run.py --site local                     post-trains a team
+    python workflows/run.py pretrain --site local            another workflow: a file in workflows/
+    python workflows/run.py --config FILE rounds=3 credit.name=uniform
+    python workflows/run.py list credit                      what there is to choose from
+    python workflows/run.py trace RUN TASK                   a conversation with verdicts and credit
+    python workflows/run.py why RUN TASK                     where the credit comes from
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:  # run as a file, Python puts workflows/ first and not the checkout
+    sys.path.insert(0, str(ROOT))
+
+import typer  # noqa: E402
+
+from apps import leaf  # noqa: E402
+from apps.records import MeritError  # noqa: E402
+from workflows import config as configuration  # noqa: E402
+from workflows import sites  # noqa: E402
+
+COMMANDS = ("run", "list", "trace", "why")
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=False)
+
+
+def workflows() -> list[str]:
+    """The files in workflows/ that offer a DAG."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return [f.stem for f in files if "\ndef dag(" in f.read_text(encoding="utf-8")]
+
+
+def find(name: str) -> ModuleType:
+    import importlib
+
+    if name not in workflows():
+        raise MeritError(leaf.unknown("workflow", name, [*workflows(), *COMMANDS[1:]]))
+    return importlib.import_module(f"workflows.{name}")
+
+
+@app.command(
+    epilog="Other commands: list KIND · trace RUN TASK · why RUN TASK (each with --help). "
+    "A run lives in runs/NAME; run the same command again to go on where it stopped."
+)
+def run(
+    words: Annotated[list[str] | None, typer.Argument(metavar="[WORKFLOW] [KEY=VALUE]...", help="a workflow (default: post_train), then overrides such as rounds=3 or credit.name=uniform")] = None,
+    site: Annotated[str, typer.Option(help="where to run: a folder of site/, or a path")] = "local",
+    config: Annotated[Path | None, typer.Option(help="a YAML file of settings; see workflows/configs/")] = None,
+    seed: Annotated[int | None, typer.Option(help="of everything that is drawn")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the resolved configuration and the DAG, run nothing")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with the settings of a run's folder: name=NAME, else the latest")] = False,
+) -> None:
+    """Runs a workflow. What is finished is never computed twice."""
+    words = list(words or [])
+    name = words.pop(0) if words and "=" not in words[0] else ""
+    if resume:
+        name, config = _resumed(name, words)
+    name = name or "post_train"
+    workflow = find(name)
+    settings = configuration.load(workflow.Config, config, words, seed=seed)
+    if not settings.name:
+        settings = settings.model_copy(update={"name": config.stem if config and not resume else name})
+    chosen = sites.load(site)
+    if dry_run:
+        return _print_plan(workflow, settings, site)
+    from workflows import live
+
+    folder = Path(settings.runs).absolute() / settings.name
+    command = shlex.join(["python", *sys.argv])
+    try:
+        live.carry_out(workflow, settings, chosen, folder, command)
+    except KeyboardInterrupt:
+        typer.echo(f"\nStopped. What is finished is kept; go on with:\n  {command}", err=True)
+        raise typer.Exit(130) from None
+    except MeritError as error:
+        typer.echo(f"error: {error}\nWhat is finished is kept; once it is mended, go on with:\n  {command}", err=True)
+        raise typer.Exit(1) from None
+    _print_result(folder)
+
+
+@app.command("list")
+def list_(kind: Annotated[str, typer.Argument(metavar="KIND", help="credit, topologies, objectives, …; none: the kinds")] = "") -> None:
+    """What there is to choose from, with a line on each."""
+    kinds = {**configuration.KINDS, "sites": "", "workflows": ""}
+    if not kind:
+        typer.echo("\n".join(kinds))
+    elif kind == "sites":
+        typer.echo("\n".join(sites.names()))
+    elif kind == "workflows":
+        _columns({name: (find(name).__doc__ or "").strip().split("\n")[0] for name in workflows()})
+    elif kind in kinds:
+        _columns({name: leaf.summary(kinds[kind], name) for name in leaf.names(kinds[kind])})
+    else:
+        raise MeritError(leaf.unknown("list", kind, list(kinds)))
+
+
+@app.command()
+def trace(
+    run: Annotated[str, typer.Argument(help="a run's name or folder")],
+    task: Annotated[str, typer.Argument(help="a task's id, or the start of one; none: the tasks that were shown")] = "",
+    when: Annotated[str, typer.Option(help="before, after, or the number of a training round")] = "after",
+    runs: Annotated[str, typer.Option(help="folder of the runs")] = "runs",
+) -> None:
+    """Prints the traces of a task as conversations, with verdicts and credit beside the turns."""
+    from apps.report import conversation
+    from workflows import inspect_run
+
+    for graded, credit, _ in inspect_run.found(Path(runs), run, task, when):
+        typer.echo(conversation.conversation(graded, credit, color=sys.stdout.isatty()))
+
+
+@app.command()
+def why(
+    run: Annotated[str, typer.Argument(help="a run's name or folder")],
+    task: Annotated[str, typer.Argument(help="a task's id, or the start of one")],
+    when: Annotated[str, typer.Option(help="before, after, or the number of a training round")] = "after",
+    runs: Annotated[str, typer.Option(help="folder of the runs")] = "runs",
+) -> None:
+    """Explains the credit of each agent in the traces of a task, from the replays that it rests on."""
+    from apps.report import conversation
+    from workflows import inspect_run
+
+    for graded, credit, replays in inspect_run.found(Path(runs), run, task, when):
+        typer.echo(conversation.explain(graded, credit, replays))
+
+
+def _resumed(name: str, words: list[str]) -> tuple[str, Path]:
+    """The workflow and the settings of an earlier run."""
+    import json
+
+    given = dict(word.split("=", 1) for word in words if "=" in word)
+    folder = Path(given.get("runs", "runs")) / given.get("name", "latest")
+    if not (folder / "config.yaml").is_file():
+        known = sorted(f.parent.name for f in folder.parent.glob("*/config.yaml"))
+        raise MeritError(leaf.unknown("--resume: run", folder.name, known))
+    kept = json.loads((folder / "environment.json").read_text()).get("workflow", "")
+    return name or kept, folder / "config.yaml"
+
+
+def _print_plan(workflow: ModuleType, settings: configuration.Run, site: str) -> None:
+    from workflows.plan import Plan
+    from workflows.store import Store
+
+    plan = Plan()
+    workflow.dag(settings, plan)
+    typer.echo(f"# site: {site}\n{configuration.dump(settings)}")
+    counts, done = plan.counts(), plan.finished(Store(settings.store))
+    typer.echo(f"{'stage':<14}{'tasks':>7}{'in store':>10}")
+    for stage, count in counts.items():
+        typer.echo(f"{stage:<14}{count:>7}{done.get(stage, 0):>10}")
+    typer.echo(f"{'all':<14}{sum(counts.values()):>7}{sum(done.values()):>10}")
+
+
+def _print_result(folder: Path) -> None:
+    from apps.report import summary
+
+    typer.echo(summary.table(folder / "summary.json"))
+    typer.echo(f"\nThe whole story: {folder / 'report.html'}" if (folder / "report.html").is_file() else f"\nResults: {folder}")
+
+
+def _columns(rows: dict[str, str]) -> None:
+    width = max(map(len, rows), default=0) + 2
+    for name, text in rows.items():
+        typer.echo(f"{name:<{width}}{text}")
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status: 0 done, 1 the run failed, 2 wrong input, 130 interrupted."""
+    if not arguments or arguments[0] not in COMMANDS:
+        arguments = ["run", *arguments]
+    try:
+        app(arguments, prog_name="run.py")
+    except MeritError as error:
+        typer.echo(f"error: {error}", err=True)
+        return 2
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

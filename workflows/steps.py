@@ -1,0 +1,225 @@
+"""The steps that workflows are made of: each adds tasks to the plan, with just the options that decide their result."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from apps import leaf, stages
+from apps.records import MeritError, Sampling
+from workflows import model
+from workflows.config import PostTrain
+from workflows.plan import Node, Plan
+
+Shards = list[Node]
+
+
+class Steps:
+    """The steps of one run: a configuration and the plan that it is turned into."""
+
+    def __init__(self, config: PostTrain, plan: Plan) -> None:
+        self.config, self.plan = config, plan
+        self.model = model.identity(config.model) if config.engine["name"] != "scripted" else "scripted"
+
+    @cached_property
+    def topology(self) -> ModuleType:
+        return leaf.find("topologies", self.config.topology["name"])
+
+    @property
+    def trains(self) -> bool:
+        """Scripted agents have nothing to train: their rounds end with the credit."""
+        return self.config.engine["name"] != "scripted"
+
+    @property
+    def agents(self) -> list[str]:
+        return list(self.topology.ROLES)
+
+    @cached_property
+    def verifier(self) -> dict[str, Any]:
+        """The verifier's section: the configured one, or the task family's own."""
+        if self.config.verifier["name"]:
+            return self.config.verifier
+        family = leaf.find("tasks", self.config.tasks["name"])
+        options = leaf.options("tasks", self.config.tasks)
+        return {"name": getattr(options, "verifier", "") or family.VERIFIER}
+
+    @cached_property
+    def prompts(self) -> dict[str, str]:
+        """Every role's template; a role without one is an error, and so is a prompt for no role."""
+        given = {role: _text(role, template) for role, template in self.config.team.prompts.items()}
+        for role in given:
+            if role not in self.agents:
+                raise MeritError(leaf.unknown(f"team.prompts: role of {self.config.topology['name']}", role, self.agents))
+        prompts = {**getattr(self.topology, "PROMPTS", {}), **given}
+        if missing := [role for role in self.agents if not prompts.get(role)]:
+            raise MeritError(f"the role {missing[0]!r} has no prompt; set team.prompts.{missing[0]} to a template or @FILE")
+        return {role: prompts[role] for role in self.agents}
+
+    def tasks(self, split: str) -> Node:
+        data = model.fingerprint(self.config.tasks.get("path", ""))
+        return self.plan.add(stages.TASKS, split=split, tasks=self.config.tasks, verifier=self.verifier, data=data)
+
+    def untrained(self) -> Node:
+        """The team as it comes: every agent is the base model."""
+        return self.plan.add(stages.BASE, agents=self.agents)
+
+    def rollout(self, tasks: Node, team: Node, **what: Any) -> Shards:
+        """A round's plays of training tasks."""
+        chosen, rollout = self.config, self.config.rollout
+        plan: dict[str, Any] = {"name": rollout.plan}
+        plan |= {"samples": rollout.samples} if rollout.plan == "independent" else {"branching": rollout.branching}
+        start = self.plan.round * rollout.tasks
+        return self._play(tasks, team, f"train/{self.plan.round}", start, rollout.tasks, rollout.shards, plan, chosen.sampling)
+
+    def grade(self, tasks: Node, played: Shards) -> Shards:
+        return [
+            self.plan.add(
+                stages.GRADE, {"tasks": tasks, "rollout": shard}, verifier=self.verifier, topology=self.config.topology
+            )
+            for shard in played
+        ]
+
+    def replay(self, tasks: Node, team: Node, played: Shards, judged: Shards) -> list[Node | None]:
+        """The counterfactuals that the credit method asks for; None where it asks for none."""
+        method, credit = leaf.find("credit", self.config.credit["name"]), self._credit()
+        if not method.REPLAYS or credit.get("share", 1) == 0:
+            return [None] * len(played)
+        speak = self._speak(f"replay/{self.plan.round}", self.config.sampling)
+        return [
+            self.plan.add(
+                stages.REPLAY,
+                {"tasks": tasks, "policies": team, "rollout": shard, "grade": verdicts},
+                credit=credit,
+                verifier=self.verifier,
+                **speak,
+            )
+            for shard, verdicts in zip(played, judged, strict=True)
+        ]
+
+    def assign(self, tasks: Node, played: Shards, judged: Shards, replays: Sequence[Node | None]) -> Shards:
+        options: dict[str, Any] = {"credit": self._credit(), "topology": self.config.topology}
+        if self.config.shuffle_credit:
+            options["shuffle"] = f"{self.config.seed}/{self.plan.round}"
+        return [
+            self.plan.add(
+                stages.ASSIGN,
+                {"tasks": tasks, "rollout": shard, "grade": verdicts, **({"replay": replay} if replay else {})},
+                **options,
+            )
+            for shard, verdicts, replay in zip(played, judged, replays, strict=True)
+        ]
+
+    def train(self, team: Node, played: Shards, judged: Shards, credit: Shards) -> list[Node]:
+        """A new adapter for every agent, each on its own turns."""
+        config = self.config
+        rows = self.plan.add(
+            stages.BATCH,
+            {"rollout": played, "grade": judged, "assign": credit},
+            agents=self.agents,
+            advantage=config.advantage,
+            objective=config.objective,
+        )
+        return [
+            self.plan.add(
+                stages.TRAIN,
+                {"batch": rows, "policies": team},
+                agent=agent,
+                base_model=self.model,
+                objective=config.objective,
+                training=config.training.model_dump(mode="json"),
+                seed=config.seed,
+            )
+            for agent in self.agents
+        ]
+
+    def gather(self, team: Node, adapters: Sequence[Node]) -> Node:
+        return self.plan.add(stages.GATHER, {"policies": team, "train": adapters})
+
+    def promote(self, team: Node, scores: Node, candidate: Node, candidate_scores: Node) -> Node:
+        """Who plays on. Its artifact holds the team and that team's scores."""
+        inputs = {"policies": team, "scores": scores, "candidate": candidate, "candidate_scores": candidate_scores}
+        return self.plan.add(stages.PROMOTE, inputs, promotion=self.config.promotion.model_dump())
+
+    def validate(self, tasks: Node, team: Node) -> Node:
+        """Figures on the validation tasks, sampled: the same tasks and random numbers in every round."""
+        evaluation = self.config.evaluation
+        plan = {"name": "independent", "samples": evaluation.validation_samples}
+        count = evaluation.validation_tasks
+        return self._measure(tasks, self._play(tasks, team, "validation", 0, count, 1, plan, self.config.sampling))
+
+    def test(self, tasks: Node, team: Node, greedy: bool) -> Node:
+        """Figures on the test tasks."""
+        evaluation, sampling = self.config.evaluation, self.config.sampling
+        plan = {"name": "independent", "samples": 1 if greedy else evaluation.samples}
+        sampling = dataclasses.replace(sampling, temperature=0.0) if greedy else sampling
+        return self._measure(
+            tasks, self._play(tasks, team, "test", 0, evaluation.tasks, evaluation.shards, plan, sampling)
+        )
+
+    def show(self, tasks: Node, team: Node) -> list[Node]:
+        """Credit on a few test tasks, for the report: [rollout, grade, assign]."""
+        count, plan = self.config.evaluation.shown_tasks, {"name": "independent", "samples": self.config.rollout.samples}
+        played = self._play(tasks, team, "show", 0, count, 1, plan, self.config.sampling)
+        judged = self.grade(tasks, played)
+        return [*played, *judged, *self.assign(tasks, played, judged, self.replay(tasks, team, played, judged))]
+
+    def report(self, **inputs: Node | Sequence[Node]) -> Node:
+        hidden = ("store", "runs", "name")
+        settings = {k: v for k, v in self.config.model_dump(mode="json").items() if k not in hidden}
+        settings["name"] = self.config.name
+        return self.plan.add(stages.REPORT, inputs, config=settings, agents=self.agents, duties=dict(self.topology.DUTIES))
+
+    def _measure(self, tasks: Node, played: Shards) -> Node:
+        inputs = {"rollout": played, "grade": self.grade(tasks, played)}
+        return self.plan.add(stages.MEASURE, inputs, topology=self.config.topology)
+
+    def _play(
+        self, tasks: Node, team: Node, what: str, start: int, count: int, shards: int, plan: dict, sampling: Sampling
+    ) -> Shards:
+        """Plays of tasks start … start + count - 1 of a shuffle, in shards of whole groups."""
+        speak = self._speak(what, sampling)
+        order = f"{self.config.seed}/{what.split('/')[0]}"
+        edges = [start + count * i // shards for i in range(shards + 1)]
+        return [
+            self.plan.add(
+                stages.ROLLOUT,
+                {"tasks": tasks, "policies": team},
+                plan=plan,
+                take={"seed": order, "start": low, "count": high - low},
+                **speak,
+            )
+            for low, high in zip(edges[:-1], edges[1:], strict=True)
+            if high > low
+        ]
+
+    def _speak(self, what: str, sampling: Sampling) -> dict[str, Any]:
+        config = self.config
+        return {
+            "topology": config.topology,
+            "engine": config.engine,
+            "base_model": self.model,
+            "prompts": self.prompts,
+            "system": config.team.system,
+            "sampling": dataclasses.asdict(sampling),
+            "seed": f"{config.seed}/{what}",
+        }
+
+    def _credit(self) -> dict[str, Any]:
+        """The credit section; past the replay budget's rounds no task is replayed."""
+        credit = self.config.credit
+        spent = 0 < credit.get("rounds", 0) <= self.plan.round
+        return {**credit, "share": 0.0} if spent else credit
+
+
+def _text(role: str, template: str) -> str:
+    """A template, or the contents of the file that `@FILE` names."""
+    if not template.startswith("@"):
+        return template
+    file = Path(template[1:])
+    if not file.is_file():
+        raise MeritError(f"team.prompts.{role}: there is no file {str(file)!r}")
+    return file.read_text(encoding="utf-8").rstrip("\n")
