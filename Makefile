@@ -1,0 +1,49 @@
+# Every target sets up what it needs: a venv, the pinned dependencies, this project; the next call finds them there.
+#
+#   PYTHON=python3.12 make run      another Python (3.10 to 3.13), for a venv that does not exist yet
+#   VENV=/elsewhere/venv make test  another place for the venv
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL = help
+.PHONY: help run test test-all lint format claims model setup
+
+help:  ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 18
+
+run: $(READY)  ## post-train the embedded team; ends in a table and a report
+	$(BIN)/python workflows/run.py --site local
+
+test: $(READY)  ## all tests but the slow ones
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-all: $(READY)  ## all tests
+	$(BIN)/python -m pytest -q
+
+lint: $(READY)  ## style and likely mistakes
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet . || { echo 'some files are not formatted: make format'; exit 1; }
+
+format: $(READY)  ## format and sort what can be done by machine
+	$(BIN)/ruff check --quiet --fix --exit-zero .
+	$(BIN)/ruff format --quiet .
+
+claims: $(READY)  ## remake the figures of docs/results.md; hours
+	$(BIN)/python tests/benchmarks/claims.py
+
+model: $(READY)  ## remake the embedded model
+	$(BIN)/python workflows/run.py pretrain --site local export=apps/data/embedded
+
+setup: $(READY)  ## the environment alone
+
+# torch first and by itself: whatever build of it is found here, the rest must not replace it
+$(READY): pyproject.toml constraints.txt
+	@echo 'setting up $(VENV) (some minutes, once) …'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) "$$(grep '^torch==' constraints.txt)"
+	@$(PIP) -c constraints.txt -e '.[dev,tasks]'
+	@touch $@
