@@ -195,7 +195,7 @@ def _pickled_fault(error: BaseException) -> bytes:
             packed = pickle.dumps((False, _Fault(candidate, text)))
             pickle.loads(packed)
             return packed
-        except Exception:  # noqa: S112 - whatever a strange exception's __reduce__ or __init__ raises
+        except Exception:  # whatever a strange exception's __reduce__ or __init__ raises
             continue
     raise AssertionError("a RuntimeError pickles")
 

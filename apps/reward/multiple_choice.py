@@ -67,11 +67,11 @@ def chosen(words: str, choices: tuple[str, ...]) -> str | None:
     bare = BARE.fullmatch(words.strip())
     if bare and bare[1].upper() in known:
         return bare[1].upper()
-    same = [letter for letter, choice in zip(known, choices) if plain(choice) == plain(words)]
+    same = [letter for letter, choice in zip(known, choices, strict=True) if plain(choice) == plain(words)]
     if same:
         return only(same)
     labels = {a or b for a, b in LABELLED.findall(words)} & set(known)
-    return only(labels) if labels else only(letter for letter, choice in zip(known, choices) if says(words, choice))
+    return only(labels) if labels else only(letter for letter, choice in zip(known, choices, strict=True) if says(words, choice))
 
 
 def only(found) -> str | None:

@@ -16,7 +16,6 @@ from pydantic import Field
 from apps import leaf, records
 from apps.inference.engine import Completion, Request
 from apps.records import Policy, Task
-from apps.topologies import formats
 
 NUMBER = re.compile(r"-?\d+")
 
