@@ -41,7 +41,7 @@ class Start:
     task: Task
     sample: str
     recorded: tuple[Turn, ...] = ()  # handed back by path, whoever spoke them
-    pool: tuple[Turn, ...] = ()  # reused where an agent sees the very same prompt again
+    pool: tuple[Turn, ...] = ()  # reused where an agent sees the very same prompt again; that of its path first
     absent: Mapping[str, str] = field(default_factory=dict)  # agent -> protocol of what stands in
     salt: str = ""  # tells apart the random numbers of replays; "" in a first play
 
@@ -66,15 +66,16 @@ def grow_tree(tasks: Iterable[Task], branching: Mapping[str, int], voice: Voice)
     The traces are the leaves. A leaf's sample is the branch taken at each turn, "0.2.1", and leaves that share a prefix
     share its Turn objects. Agents asked at the same time branch together, by the first one's number.
     """
-    plays = [_Playing(Start(task, ""), voice.team) for task in tasks]
-    order = {play.start.task.id: i for i, play in enumerate(plays)}
+    grown = [_Playing(Start(task, ""), voice.team) for task in tasks]
+    order = {play.start.task.id: i for i, play in enumerate(grown)}
     leaves: list[_Playing] = []
-    while plays:
-        grown = [child for play in plays for child in _branch(play, branching)]
-        voice.advance(grown)
+    while grown:
+        for play in grown:
+            play.use_tools()
         leaves += [play for play in grown if play.answer is not None]
-        plays = [play for play in grown if play.answer is None]
-    leaves.sort(key=lambda play: (order[play.start.task.id], [int(n) for n in play.start.sample.split(".")]))
+        grown = [child for play in grown if play.answer is None for child in _branch(play, branching)]
+        voice.advance(grown)
+    leaves.sort(key=lambda play: (order[play.start.task.id], [int(n) for n in play.start.sample.split(".") if n]))
     return [play.trace for play in leaves]
 
 
@@ -86,18 +87,33 @@ class _Playing:
         self.turns: list[Turn] = []
         self.answer: Answer | None = None
         self.recorded = {turn.path: turn for turn in start.recorded}
-        self.pool = {(turn.agent, turn.state): turn for turn in start.pool}
+        self.pool = {(turn.agent, turn.state): turn for turn in reversed(start.pool)}
+        self.pool_by_path = {(turn.path, turn.state): turn for turn in start.pool}
         topology = leaf.find("topologies", team.topology)
-        self._flat = flatten(topology.play(start.task, topology.Options(**team.options)))
-        self.wants: list[Want] = next(self._flat)
+        options = leaf.options("topologies", {**team.options, "name": team.topology})
+        self._flat = flatten(topology.play(start.task, options))
+        self.wants: list[Want] = []
+        self._send(None)
 
     def go_on(self, results: list[Any]) -> None:
         """Takes the results of all wants; a Turn is remembered, its text goes to the topology."""
         self.turns += [result for result in results if isinstance(result, Turn)]
+        self._send([r.text if isinstance(r, Turn) else r for r in results])
+
+    def _send(self, results: list[Any] | None) -> None:
         try:
-            self.wants = self._flat.send([r.text if isinstance(r, Turn) else r for r in results])
+            self.wants = self._flat.send(results)
         except StopIteration as end:
             self.answer, self.wants = end.value, []
+
+    def use_tools(self) -> None:
+        """Goes on to the point where an agent is to speak: what no agent is asked for is done."""
+        while self.wants and not any(isinstance(want.effect, Ask) for want in self.wants):
+            self.go_on([_do(self, want) for want in self.wants])
+
+    def reusable(self, path: str, role: str, state: str) -> Turn | None:
+        """The recorded turn of an agent that sees `state` again: the one of this path, else the first in that state."""
+        return self.pool_by_path.get((path, state)) or self.pool.get((role, state))
 
     @property
     def trace(self) -> Trace:
@@ -106,11 +122,10 @@ class _Playing:
 
 def _branch(play: _Playing, branching: Mapping[str, int]) -> list[_Playing]:
     """The play as it stands, once for each branch of its next turn. A generator cannot be copied: it is run again."""
-    asked = [want.effect.role for want in play.wants if isinstance(want.effect, Ask)]
-    count = branching.get(asked[0], 1) if asked else 1
+    first = next(want.effect.role for want in play.wants if isinstance(want.effect, Ask))
     children = []
-    for number in range(count):
-        sample = f"{play.start.sample}.{number}".lstrip(".") if asked else play.start.sample
+    for number in range(branching.get(first, 1)):
+        sample = f"{play.start.sample}.{number}".lstrip(".")
         child = _Playing(replace(play.start, sample=sample, recorded=tuple(play.turns)), play.team)
         while child.wants and all(w.path in child.recorded or not isinstance(w.effect, Ask) for w in child.wants):
             child.go_on([child.recorded.get(w.path) or _do(child, w) for w in child.wants])
@@ -150,8 +165,8 @@ class Voice:
             return _substitute(ask, want.path, protocol, self.team)
         prompt, ids = self.engine.render(self.team.system, fill(self.team.prompts, ask))
         state = state_of(ids)
-        if not protocol and (ask.role, state) in play.pool:
-            return play.pool[ask.role, state]
+        if not protocol and (turn := play.reusable(want.path, ask.role, state)):
+            return turn
         policy = Policy(ask.role) if protocol else self.team.policies[ask.role]
         seed = seed_of(self.seed, play.start.task.id, play.start.sample, want.path, play.start.salt)
         key = (policy.digest, state, seed)
@@ -167,7 +182,11 @@ class Voice:
         stand_in = turn.stand_in
         if not isinstance(result, Turn) and want.effect.role in play.start.absent:
             stand_in = "base"
-        return turn if (turn.path, turn.stand_in) == (want.path, stand_in) else replace(turn, path=want.path, stand_in=stand_in)
+        return (
+            turn
+            if (turn.path, turn.stand_in) == (want.path, stand_in)
+            else replace(turn, path=want.path, stand_in=stand_in)
+        )
 
 
 def _turn(request: Request, said: Completion) -> Turn:
@@ -191,17 +210,30 @@ def _substitute(ask: Ask, path: str, protocol: str, team: Team) -> Turn:
     nothing = np.zeros(0, np.int32)
     text = ask.bypass if protocol == "bypass" else ""
     return Turn(
-        ask.role, path, "", text, nothing, nothing, np.zeros(0, np.float32), "", team.sampling, 0, "substitute", protocol
+        ask.role,
+        path,
+        "",
+        text,
+        nothing,
+        nothing,
+        np.zeros(0, np.float32),
+        "",
+        team.sampling,
+        0,
+        "substitute",
+        protocol,
     )
 
 
 def fill(prompts: Mapping[str, str], ask: Ask) -> str:
     """The role's prompt with its fields filled in."""
     if ask.role not in prompts:
-        raise MeritError(f"the role {ask.role!r} has no prompt; add team.prompts.{ask.role} (there are: {', '.join(prompts)})")
+        raise MeritError(
+            f"the role {ask.role!r} has no prompt; add team.prompts.{ask.role} (there are: {', '.join(prompts)})"
+        )
     try:
         return prompts[ask.role].format(**ask.fields)
-    except (KeyError, IndexError, ValueError) as error:
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise MeritError(
             f"team.prompts.{ask.role}: {error} cannot be filled in; this topology offers {', '.join(ask.fields)}"
         ) from error

@@ -30,6 +30,8 @@ Flat = Generator[list[Want], list[Any], Answer]
 
 def flatten(playing: Playing, scope: str = "") -> Flat:
     """Yields what the play wants next, all at once; receives the results in the same order; returns its Answer."""
+    if not isinstance(playing, Generator):
+        raise MeritError(f"a topology's play must be a generator that yields effects; it is {playing!r}")
     counts: Counter[str] = Counter()
     result = None
     while True:
@@ -74,7 +76,8 @@ def _child(effect: Effect, scope: str, counts: Counter[str]) -> Generator[list[W
     counts[name] += 1
     if isinstance(effect, Play):
         topology = leaf.find("topologies", effect.topology)
-        answer = yield from flatten(topology.play(effect.task, topology.Options(**effect.options)), f"{path}/")
+        options = leaf.options("topologies", {**effect.options, "name": effect.topology})
+        answer = yield from flatten(topology.play(effect.task, options), f"{path}/")
         return answer.text
     (result,) = yield [Want(path, effect)]
     return result
