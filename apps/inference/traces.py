@@ -29,14 +29,15 @@ def write(path: Path, traces: Sequence[Trace]) -> None:
 
     turns = list({id(turn): turn for trace in traces for turn in trace.turns}.values())
     number = {id(turn): i for i, turn in enumerate(turns)}
-    prompts = {turn.state: turn for turn in turns}
-    prompt_number = {state: i for i, state in enumerate(prompts)}
+    # by text too: words that a tokenizer does not know have the same id
+    prompts = {(turn.state, turn.prompt): turn for turn in turns}
+    prompt_number = {seen: i for i, seen in enumerate(prompts)}
     aside = path.with_name(path.name + ".part")
     with h5py.File(aside, "w") as file:
         file.attrs["format"] = FORMAT
         _ragged(file, "prompts/ids", [t.prompt_ids for t in prompts.values()], np.int32)
         _texts(file, "prompts/text", [t.prompt for t in prompts.values()])
-        _flat(file, "turns/prompt", np.array([prompt_number[t.state] for t in turns], np.int32))
+        _flat(file, "turns/prompt", np.array([prompt_number[t.state, t.prompt] for t in turns], np.int32))
         _ragged(file, "turns/ids", [t.completion_ids for t in turns], np.int32)
         _ragged(file, "turns/logprobs", [t.logprobs for t in turns], np.float32)
         _flat(file, "turns/seed", np.array([t.seed for t in turns], np.uint64))
@@ -62,23 +63,31 @@ def stream(paths: Iterable[Path], at_once: int = 512) -> Iterator[Trace]:
 
     for path in paths:
         try:
-            file = h5py.File(path, "r")
-        except OSError as error:
+            with h5py.File(path, "r") as file:
+                if file.attrs.get("format") != FORMAT:
+                    raise MeritError(f"{path} has trace format {file.attrs.get('format')}, this Merit reads {FORMAT}")
+                turns: dict[int, Turn] = {}  # of the chunk before: its last traces may share turns with the next ones
+                for start in range(0, len(file["traces/converged"]), at_once):
+                    turns, chunk = _chunk(file, start, start + at_once, turns)
+                    yield from chunk
+        except (OSError, KeyError) as error:
             raise MeritError(f"{path} is no readable trace file: {error}") from error
-        with file:
-            if file.attrs.get("format") != FORMAT:
-                raise MeritError(f"{path} has trace format {file.attrs.get('format')}, this Merit reads {FORMAT}")
-            for start in range(0, len(file["traces/converged"]), at_once):
-                yield from _chunk(file, start, start + at_once)
 
 
-def _chunk(file, start: int, stop: int) -> Iterator[Trace]:
+def _chunk(file, start: int, stop: int, known: dict[int, Turn]) -> tuple[dict[int, Turn], list[Trace]]:
+    """Some traces, with their turns by number; turns that are `known` are not read again."""
     members = _read_ragged(file["traces/turns"], start, stop)
     wanted = sorted({int(i) for row in members for i in row})
-    turns = dict(zip(wanted, _read_turns(file, wanted), strict=True)) if wanted else {}
-    tasks, samples, answers = (_read_texts(file[f"traces/{fact}"], start, stop) for fact in ("task", "sample", "answer"))
-    for i, converged in enumerate(file["traces/converged"][start:stop]):
-        yield Trace(tasks[i], samples[i], tuple(turns[int(k)] for k in members[i]), answers[i], bool(converged))
+    new = [number for number in wanted if number not in known]
+    turns = {number: known[number] for number in wanted if number in known}
+    turns |= zip(new, _read_turns(file, new), strict=True) if new else ()
+    tasks, samples, answers = (
+        _read_texts(file[f"traces/{fact}"], start, stop) for fact in ("task", "sample", "answer")
+    )
+    return turns, [
+        Trace(tasks[i], samples[i], tuple(turns[int(k)] for k in members[i]), answers[i], bool(converged))
+        for i, converged in enumerate(file["traces/converged"][start:stop])
+    ]
 
 
 def _read_turns(file, wanted: list[int]) -> Iterator[Turn]:
@@ -109,7 +118,9 @@ def _read_turns(file, wanted: list[int]) -> Iterator[Turn]:
 
 
 def _flat(group, name: str, values: np.ndarray) -> None:
-    group.create_dataset(name, data=values, chunks=True if len(values) else None, **(COMPRESSION if len(values) else {}))
+    group.create_dataset(
+        name, data=values, chunks=True if len(values) else None, **(COMPRESSION if len(values) else {})
+    )
 
 
 def _ragged(group, name: str, rows: Sequence, dtype: type) -> None:
