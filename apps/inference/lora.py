@@ -27,22 +27,22 @@ class Adapters:
         import torch
 
         self.model, self.keep = model, keep
-        self.loaded: dict[str, dict[str, tuple[Tensor, Tensor]]] = {}  # digest -> module -> (A (in, r), scaled B (r, out))
+        self.loaded: dict[
+            str, dict[str, tuple[Tensor, Tensor]]
+        ] = {}  # digest -> module -> (A (in, r), scaled B (r, out))
         self.sites: dict[str, _Site] = {}
         self._chosen: tuple[str, ...] = ()
         self._torch = torch
 
     def load(self, digest: str, folder: Path) -> None:
-        """Reads an adapter in PEFT format; the oldest is dropped when there are more than `keep`."""
-        if digest in self.loaded:
-            return
-        self.loaded[digest] = read(folder, next(self.model.parameters()))
-        while len(self.loaded) > self.keep:
-            del self.loaded[next(iter(self.loaded))]
+        """Reads an adapter in PEFT format, or finds it read."""
+        found = self.loaded.pop(digest, None) or read(folder, next(self.model.parameters()))
+        self.loaded[digest] = found  # at the end: the last used
 
     def choose(self, rows: Sequence[str]) -> None:
         """`rows` names the adapter of each row of the batch; "base" is none."""
         chosen = tuple(dict.fromkeys(digest for digest in rows if digest != "base"))
+        self._forget(max(self.keep, len(chosen)))
         if chosen != self._chosen:
             self._stack(chosen)
         masks: dict[tuple, Tensor] = {}  # most layers have the same columns for the same adapters
@@ -58,6 +58,11 @@ class Adapters:
         for site in self.sites.values():
             site.rows = masks[id(site.rows)]
 
+    def _forget(self, keep: int) -> None:
+        """Drops what was not used for longest; never what the batch at hand needs, however many those are."""
+        while len(self.loaded) > keep:
+            del self.loaded[next(iter(self.loaded))]
+
     def _stack(self, chosen: tuple[str, ...]) -> None:
         torch = self._torch
         for site in self.sites.values():
@@ -69,7 +74,7 @@ class Adapters:
             for digest, a, _ in parts:
                 spans[digest] = (end, end := end + a.shape[1])
             stacked_a, stacked_b = torch.cat([a for _, a, _ in parts], 1), torch.cat([b for _, _, b in parts], 0)
-            self.sites[name] = _Site(self.model.get_submodule(name), stacked_a, stacked_b, spans)
+            self.sites[name] = _Site(_layer(self.model, name), stacked_a, stacked_b, spans)
 
 
 class _Site:
@@ -94,19 +99,30 @@ class _Site:
         return output + ((inputs[0] @ self.a) * self.rows) @ self.b
 
 
+def _layer(model: nn.Module, name: str) -> nn.Module:
+    try:
+        return model.get_submodule(name)
+    except AttributeError as error:
+        raise MeritError(f"an adapter is for another model: this one has no layer {name!r}") from error
+
+
 def read(folder: Path, like: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
     """An adapter's matrices by module: A as (in, r) and B as (r, out) times its scale, in the dtype of `like`."""
     from safetensors.torch import load_file
 
     config_file, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
     if not (config_file.is_file() and weights.is_file()):
-        raise MeritError(f"{folder} is no adapter in PEFT format: it needs adapter_config.json and adapter_model.safetensors")
+        raise MeritError(
+            f"{folder} is no adapter in PEFT format: it needs adapter_config.json and adapter_model.safetensors"
+        )
     config = json.loads(config_file.read_text())
     if config.get("use_dora") or config.get("rank_pattern") or config.get("alpha_pattern"):
         raise MeritError(f"{folder}: DoRA and rank or alpha patterns are not served by this engine; use plain LoRA")
     rank = config["r"]
     scale = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
     tensors = load_file(weights)
+    if other := [key for key in tensors if not key.endswith((".lora_A.weight", ".lora_B.weight"))]:
+        raise MeritError(f"{folder}: {other[0]} is no LoRA matrix of a linear layer; this engine serves nothing else")
     pairs = {}
     for key in tensors:
         if key.endswith(".lora_A.weight"):
