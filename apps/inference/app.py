@@ -17,7 +17,7 @@ from apps.tasks import app as tasks_app
 from apps.training import canary
 
 _engines: dict[str, Engine] = {}  # stays loaded in this process between tasks
-_heard: set[tuple[str, str]] = set()  # (engine, policy) whose canary sang
+_heard: set[str] = set()  # digests of the policies whose canary sang to the engine that is loaded
 
 
 def rollout(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,6 +74,7 @@ def engine_of(options: Mapping[str, Any]) -> Engine:
         module = leaf.find("inference/engines", options["engine"]["name"])
         chosen = leaf.options("inference/engines", options["engine"])
         _engines.clear()  # one base model in memory
+        _heard.clear()
         _engines[name] = module.load(options["model"], chosen, options.get("device", "cpu"))
     return _engines[name]
 
@@ -87,8 +88,8 @@ def _set_threads(options: Mapping[str, Any]) -> None:
 
 def _hear(policy: Policy, engine: Engine, options: Mapping[str, Any]) -> None:
     folder = Path(policy.adapter) if policy.adapter else None
-    if not folder or (policy.digest, str(id(engine))) in _heard or not (folder / canary.FILE).is_file():
+    if not folder or policy.digest in _heard or not (folder / canary.FILE).is_file():
         return
     dtype = options["engine"].get("dtype", "float32")
     canary.check(folder, f"{policy.agent} ({policy.digest})", lambda pairs: engine.score(policy, pairs), dtype)
-    _heard.add((policy.digest, str(id(engine))))
+    _heard.add(policy.digest)

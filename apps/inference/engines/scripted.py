@@ -66,7 +66,9 @@ class Scripted:
     def _say(self, role: str, fields: dict[str, Any], task: Task, rng: np.random.Generator) -> str:
         duty = self.options.duties.get(role, "")
         if duty not in ("solve", "check", "revise", "report"):
-            raise records.MeritError(leaf.unknown(f"scripted duty of {role}", duty, ["solve", "check", "revise", "report"]))
+            raise records.MeritError(
+                leaf.unknown(f"scripted duty of {role}", duty, ["solve", "check", "revise", "report"])
+            )
         if duty == "check":
             return self._check(fields["draft"], task, rng)
         if duty == "report":

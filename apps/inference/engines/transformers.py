@@ -42,11 +42,17 @@ class Transformers:
         self.tokenizer, self.model = open_model(model, options.dtype, device)
         self.adapters = Adapters(self.model, options.adapters)
         self.ends = _end_ids(self.model, self.tokenizer)
+        self.context = getattr(self.model.config, "max_position_embeddings", None) or float("inf")  # tokens
         self.pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else min(self.ends)
 
     def render(self, system: str, user: str) -> tuple[str, np.ndarray]:
+        import jinja2
+
         messages = ([{"role": "system", "content": system}] if system else []) + [{"role": "user", "content": user}]
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        try:
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except jinja2.TemplateError as error:
+            raise MeritError(f"the model's chat template refuses {messages!r}: {error}") from error
         return text, self.encode(text)
 
     def encode(self, text: str) -> np.ndarray:
@@ -54,6 +60,12 @@ class Transformers:
         return np.asarray(self.tokenizer(text, add_special_tokens=False)["input_ids"], np.int32)
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        for request in requests:
+            if len(request.prompt_ids) >= self.context:
+                raise MeritError(
+                    f"a prompt of {len(request.prompt_ids)} tokens leaves no room in the model's context of {self.context} "
+                    f"({request.ask.role}, task {request.task.id}); use a shorter prompt or another model"
+                )
         completions: list[Completion | None] = [None] * len(requests)
         with self.torch.inference_mode():
             for batch in _batches(requests, self.options.rows):
@@ -79,6 +91,7 @@ class Transformers:
         logits, cache, mask = self._read(requests)
         uniform = np.stack([sampler.uniforms(r.seed, sampling.max_new_tokens) for r in requests])
         uniform = torch.from_numpy(uniform).to(logits.device)
+        room = [self.context - len(r.prompt_ids) for r in requests]
         alive = list(range(len(requests)))  # the request of each row that is still in the batch
         ids: list[list[int]] = [[] for _ in requests]
         logprobs: list[list[float]] = [[] for _ in requests]
@@ -88,7 +101,9 @@ class Transformers:
             for i, token, value in zip(alive, chosen_list, logprob.tolist(), strict=True):
                 ids[i].append(token)
                 logprobs[i].append(value)
-            going = [row for row, token in enumerate(chosen_list) if token not in self.ends]
+            going = [
+                row for row, token in enumerate(chosen_list) if token not in self.ends and room[alive[row]] > step + 1
+            ]
             if not going or step + 1 == sampling.max_new_tokens:
                 break
             if len(going) < len(alive):
@@ -101,7 +116,7 @@ class Transformers:
             logits = self.model(
                 chosen[:, None], attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
             ).logits[:, -1]
-        return [self._completion(i, l) for i, l in zip(ids, logprobs, strict=True)]
+        return [self._completion(*said) for said in zip(ids, logprobs, strict=True)]
 
     def _read(self, requests: Sequence[Request]):
         """Reads the prompts, equal ones of one policy once: the next token's logits, the cache, the attention mask."""
@@ -125,9 +140,8 @@ class Transformers:
     def _pad(self, sequences: Sequence[np.ndarray]):
         """Ids and mask (B, T), padded on the left."""
         width = max(len(s) for s in sequences)
-        longest = getattr(self.model.config, "max_position_embeddings", None)
-        if longest and width > longest:
-            raise MeritError(f"a prompt of {width} tokens is longer than the model's context of {longest}")
+        if width > self.context:
+            raise MeritError(f"a sequence of {width} tokens is longer than the model's context of {self.context}")
         ids = np.full((len(sequences), width), self.pad, np.int64)
         mask = np.zeros((len(sequences), width), np.int64)
         for row, sequence in enumerate(sequences):
