@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from apps import leaf
-from apps.inference import traces
-from apps.records import MeritError
-from apps.reward import verdicts
 from apps.credit import results
+from apps.inference import traces
+from apps.reward import verdicts
 from apps.training import build, canary
 from apps.training.rows import Rows
 from apps.training.trainer import Options, Trainer, micro_batches, pad
@@ -28,7 +27,10 @@ def batch(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str,
     graded = [g for folder, shard in zip(inputs["grade"], shards, strict=True) for g in verdicts.read(folder, shard)]
     credit = [c for shard in inputs["assign"] for c in results.read(shard)]
     turns = build.valued([g.trace for g in graded], credit, [g.verdict.score for g in graded])
-    module, chosen = leaf.find("training/advantages", options["advantage"]["name"]), leaf.options("training/advantages", options["advantage"])
+    module, chosen = (
+        leaf.find("training/advantages", options["advantage"]["name"]),
+        leaf.options("training/advantages", options["advantage"]),
+    )
     needs = leaf.find("training/objectives", options["objective"]["name"]).NEEDS
     facts = {}
     for agent in options["agents"]:
@@ -73,7 +75,8 @@ def train(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str,
     digest = policy.save(opened, model, out)
     if chosen.lora is not None:
         save_file(trainer.state(), out / STATE)
-        canary.write(out, canary_rows(rows, inputs), lambda first: score(trainer, first))
+        if spoken := canary_rows(rows, inputs):
+            canary.write(out, spoken, lambda first: score(trainer, first))
     return {
         "agent": agent,
         "digest": digest,
@@ -86,12 +89,12 @@ def train(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str,
     }
 
 
-def canary_rows(rows: Sequence[Rows], inputs: Mapping[str, Sequence[Path]]) -> Rows:
-    """Rows for the canary: this agent's own, or another agent's where it had none."""
+def canary_rows(rows: Sequence[Rows], inputs: Mapping[str, Sequence[Path]]) -> Rows | None:
+    """Rows for the canary: this agent's own, or another agent's where it had none; None where nobody had any."""
     for candidate in [*rows, *(Rows.load(f) for folder in inputs["batch"] for f in sorted(folder.glob("*.npz")))]:
         if len(candidate):
             return candidate
-    raise MeritError("no agent has a row to train on: every group had the same value throughout, or nothing was sampled")
+    return None
 
 
 def score(trainer: Trainer, rows: Rows) -> list[np.ndarray]:

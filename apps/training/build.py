@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from apps.records import Credit, Trace, Turn, Valued
+from apps.records import Credit, MeritError, Trace, Turn, Valued
 from apps.training.rows import Rows
 
 
@@ -20,6 +20,11 @@ def valued(traces: Sequence[Trace], credit: Sequence[Credit], outcomes: Sequence
     """Every turn that an agent spoke itself, with its value; shared turns once."""
     found: dict[int, list[tuple[Turn, Valued]]] = defaultdict(list)
     for trace, given, outcome in zip(traces, credit, outcomes, strict=True):
+        if given.trace != trace.id or len(given.values) != len(trace.turns):
+            raise MeritError(
+                f"credit for {given.trace!r} with {len(given.values)} values meets the trace {trace.id!r} with "
+                f"{len(trace.turns)} turns: a method returns one Credit a trace, in the group's order, one value a turn"
+            )
         spoken: Counter[str] = Counter()
         for turn, value in zip(trace.turns, given.values, strict=True):
             row = Valued(trace.task, trace.id, turn.agent, spoken[turn.agent], turn.state, value, outcome)
@@ -36,7 +41,10 @@ def _merged(shared: list[tuple[Turn, Valued]]) -> tuple[Turn, Valued]:
 
 
 def rows_of(
-    agent: str, turns: Sequence[tuple[Turn, Valued]], advantages: Callable[[Sequence[Valued]], np.ndarray], needs: Iterable[str]
+    agent: str,
+    turns: Sequence[tuple[Turn, Valued]],
+    advantages: Callable[[Sequence[Valued]], np.ndarray],
+    needs: Iterable[str],
 ) -> Rows:
     """The rows of one agent, as far as its objective's needs go.
 

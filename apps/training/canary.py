@@ -24,16 +24,22 @@ Pair = tuple[np.ndarray, np.ndarray]  # prompt ids, completion ids
 def write(folder: Path, rows: Rows, score: Callable[[Rows], Sequence[np.ndarray]]) -> None:
     """Stores the first rows with `score(rows)`: log-probabilities at temperature 1."""
     first = Rows(
-        rows.prompts[:SEQUENCES], rows.completions[:SEQUENCES], [np.zeros(0, np.float32)] * SEQUENCES, np.ones(SEQUENCES)
+        rows.prompts[:SEQUENCES],
+        rows.completions[:SEQUENCES],
+        [np.zeros(0, np.float32)] * SEQUENCES,
+        np.ones(SEQUENCES),
     )
     Rows(first.prompts, first.completions, score(first), first.advantages[: len(first)]).save(folder / FILE)
 
 
-def check(folder: Path, name: str, score: Callable[[Sequence[Pair]], Sequence[np.ndarray]], dtype: str = "float32") -> float:
+def check(
+    folder: Path, name: str, score: Callable[[Sequence[Pair]], Sequence[np.ndarray]], dtype: str = "float32"
+) -> float:
     """The largest difference (nats); raises MeritError where it passes the tolerance of `dtype`."""
     kept = Rows.load(folder / FILE)
     scores = score(list(zip(kept.prompts, kept.completions, strict=True)))
-    worst = max((float(np.abs(a - b).max()) for a, b in zip(scores, kept.logprobs, strict=True)), default=0.0)
+    # not Python's max, which passes over NaN
+    worst = float(np.abs(np.concatenate(scores) - np.concatenate(kept.logprobs)).max(initial=0.0))
     if not worst <= TOLERANCE[dtype]:
         raise MeritError(
             f"policy {name}: the engine's log-probabilities differ from the trainer's by up to {worst:.3g} nats "

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -67,10 +66,20 @@ class Trainer:
         self.steps = 0
 
     def fit(self, rows: Rows, loss: Loss, needs: frozenset[str], seed: int) -> Iterator[dict[str, float]]:
-        """Trains; yields each step's metrics. The order of rows is drawn from `seed`."""
+        """Trains; yields each step's metrics. The order of rows is drawn from `seed`; the schedule spans this call."""
+        self._check(rows, needs)
         plan = plan_steps(rows, self.options, seed)
-        for members in plan:
-            yield self._step(rows, members, loss, needs, self.steps, len(plan))
+        for step, members in enumerate(plan):
+            yield self._step(rows, members, loss, needs, step, len(plan))
+
+    def _check(self, rows: Rows, needs: frozenset[str]) -> None:
+        context = getattr(self.model.config, "max_position_embeddings", None) or math.inf
+        for i in np.flatnonzero(rows.lengths > context)[:1]:
+            raise MeritError(f"row {i} has {rows.lengths[i]} tokens, more than the model's context of {context}")
+        if "reference" in needs and not hasattr(self.model, "disable_adapter"):
+            raise MeritError(
+                "the objective needs a frozen reference, which is the base model under a LoRA adapter; set training.lora"
+            )
 
     def _step(self, rows: Rows, members: np.ndarray, loss: Loss, needs: frozenset[str], step: int, total: int):
         torch, options = self.torch, self.options
@@ -84,7 +93,9 @@ class Trainer:
         for micro in micro_batches(rows, members, options.micro_tokens):
             value, metrics = loss(self.batch(rows, micro, needs, counts))
             if not torch.isfinite(value):
-                raise MeritError(f"the loss became {value.item()} at step {step}, in rows {micro.tolist()[:8]}…; lower lr or clip")
+                raise MeritError(
+                    f"the loss became {value.item()} at step {step}, in rows {micro.tolist()[:8]}…; lower lr or clip"
+                )
             value.backward()
             for name, part in {"loss": value.item(), **metrics}.items():
                 sums[name] = sums.get(name, 0.0) + part
@@ -109,12 +120,11 @@ class Trainer:
             column = torch.tensor(rows.advantages[micro], dtype=torch.float32, device=self.device)
             advantages = column[:, None].expand(-1, width)
         if "reference" in needs:
-            with torch.no_grad(), self.model.disable_adapter() if hasattr(self.model, "disable_adapter") else nullcontext():
+            with torch.no_grad(), self.model.disable_adapter():
                 reference = self.logprobs(ids, mask, where, rows.temperature)
-        present = torch.zeros(len(micro), width, device=self.device)
-        for row, i in enumerate(micro):
-            present[row, : len(rows.completions[i])] = 1
         logprobs = self.logprobs(ids, mask, where, rows.temperature)
+        present = torch.zeros(len(micro), width, device=self.device)
+        present[where[0], where[2]] = 1
         return Batch(logprobs, present, **counts, old_BT=old, reference_BT=reference, advantages_BT=advantages)
 
     def logprobs(self, ids: Tensor, mask: Tensor, where: tuple[Tensor, ...], temperature: float) -> Tensor:
@@ -144,8 +154,8 @@ class Trainer:
         self.steps = int(state["steps"])
         for name, parameter in self.parameters.items():
             found = {key.split("/", 1)[0]: value for key, value in state.items() if key.split("/", 1)[1:] == [name]}
-            if found:
-                self.optimiser.state[parameter] = found
+            if found:  # Adam's own count of steps stays where it is
+                self.optimiser.state[parameter] = {k: v if k == "step" else v.to(parameter) for k, v in found.items()}
 
 
 def plan_steps(rows: Rows, options: Options, seed: int) -> list[np.ndarray]:
@@ -155,7 +165,7 @@ def plan_steps(rows: Rows, options: Options, seed: int) -> list[np.ndarray]:
     if units == 0:
         return []
     rng = np.random.default_rng(seed)
-    count = math.ceil(units * unit / options.step_rows)
+    count = math.ceil(units / max(1, options.step_rows // unit))
     plan = []
     for _ in range(options.epochs):
         order = rng.permutation(units)
@@ -212,5 +222,5 @@ def pad(rows: Rows, micro: Sequence[int], torch, device: str):
 
 
 def _counts(rows: Rows, members: np.ndarray) -> dict[str, float]:
-    tokens = float(sum(len(rows.completions[i]) for i in members))
+    tokens = float(sum(len(rows.completions[i]) - (len(rows.prompts[i]) == 0) for i in members))
     return {"tokens": tokens, "sequences": float(len(members)), "pairs": len(members) / 2 if rows.paired else 0.0}
