@@ -67,14 +67,14 @@ def assign(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str
 def given(method, waves: Sequence[results.Wave]) -> list[Credit]:
     """What a method returns when it is told the recorded outcomes."""
     sent = None
-    for asked, outcomes in [*waves, (None, None)]:
-        try:
-            wanted = method.send(sent)
-        except StopIteration as end:
-            return end.value
-        if wanted != asked:
+    for asked, outcomes in waves:
+        if _advance(method, sent) != asked:
             raise MeritError("the method asks for other replays than were recorded; run the stage `replay` again")
         sent = outcomes
+    try:
+        method.send(sent)
+    except StopIteration as end:
+        return end.value
     raise MeritError("the method asks for more replays than were recorded; run the stage `replay` again")
 
 
@@ -130,6 +130,6 @@ def _method(options: Mapping[str, Any]):
 def _advance(method, sent: list[Outcome] | None) -> list[Replay] | None:
     """What the method asks for next; None when it is done."""
     try:
-        return method.send(sent)
+        return list(method.send(sent))
     except StopIteration:
         return None

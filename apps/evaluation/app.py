@@ -36,7 +36,9 @@ def measure(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[st
 def promote(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
     """The team that plays on: the candidate where the paired test on the same tasks allows it, else the incumbent."""
     before, after = (read(inputs[name][0]) for name in ("scores", "candidate_scores"))
-    decision = promotion.decide(matrix(before), matrix(after), options["promotion"]["rule"], options["promotion"]["alpha"])
+    decision = promotion.decide(
+        matrix(before), matrix(after), options["promotion"]["rule"], options["promotion"]["alpha"]
+    )
     policies.adopt(out, inputs["candidate" if decision.promoted else "policies"][0])
     kept = after if decision.promoted else before
     (out / FILE).write_text(json.dumps(kept) + "\n")
@@ -60,7 +62,7 @@ def figures(graded: Sequence[Graded], duties: Mapping[str, str]) -> dict[str, An
     scores = {task: [g.verdict.score for g in same] for task, same in by_task.items()}
     drafts = {task: [_drafts(g)[0] for g in same] for task, same in by_task.items()}
     team, single = _mean(scores), _mean(drafts)
-    first = [right for g in graded for right in _drafts(g)[:1]]
+    first = [_drafts(g)[0] >= 0.5 for g in graded]
     last = [g.verdict.right for g in graded]
     return {
         "n": len(by_task),
@@ -135,7 +137,12 @@ def _critic(role: str, graded: Sequence[Graded]) -> dict[str, Any]:
     found = metrics.detection(said, wrong)
     interval = statistics.balanced_accuracy(found)
     balanced = {"value": found.balanced_accuracy, "low": interval.low, "high": interval.high, "n": len(said)}
-    return {"balanced_accuracy": balanced, "precision": found.precision, "recall": found.recall, **dataclasses.asdict(found)}
+    return {
+        "balanced_accuracy": balanced,
+        "precision": found.precision,
+        "recall": found.recall,
+        **dataclasses.asdict(found),
+    }
 
 
 def _own(role: str, graded: Sequence[Graded]):

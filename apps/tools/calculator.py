@@ -15,7 +15,7 @@ BINARY: dict[type, Callable] = {
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
 }
-LONGEST, LARGEST_POWER = 200, 64
+LONGEST, LARGEST_POWER, MOST_BITS = 200, 64, 10_000
 
 
 class Options(records.Options):
@@ -43,5 +43,8 @@ def value(node: ast.expr) -> Fraction:
         power = value(node.right)
         if power.denominator != 1 or abs(power) > LARGEST_POWER:
             raise ValueError(f"a power must be a whole number up to {LARGEST_POWER}")
-        return value(node.left) ** int(power)
+        base = value(node.left)
+        if abs(power) * max(base.numerator.bit_length(), base.denominator.bit_length()) > MOST_BITS:
+            raise ValueError("a number would be too large")
+        return base ** int(power)
     raise ValueError(f"not arithmetic: {ast.unparse(node)}")
