@@ -157,9 +157,12 @@ def _outside(top: str) -> Path | None:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return None
-    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+    if spec is None:
         return None
-    origin = Path(spec.origin)
+    folders = spec.submodule_search_locations or ()  # a package without __init__.py has no other origin
+    origin = Path(spec.origin or next((f"{folder}/__init__.py" for folder in folders), ""))
+    if origin.suffix != ".py":
+        return None
     own = not {"site-packages", "dist-packages"} & set(origin.parts)
     if not own or origin.is_relative_to(sysconfig.get_paths()["stdlib"]):
         return None

@@ -19,7 +19,7 @@ Section = dict[str, Any]  # {"name": a leaf, …its options}
 class Run(records.Options):
     """What every workflow's configuration has."""
 
-    name: str = Field("", description="of the run's folder; default: the workflow's name", pattern=r"^[\w.-]*$")
+    name: str = Field("", description="of the run's folder; default: the workflow's name", pattern=r"^(\w[\w.-]*)?$")
     seed: int = Field(0, description="of everything that is drawn")
     store: str = Field("store", description="folder of finished results, shared by all runs")
     runs: str = Field("runs", description="folder of the runs")
@@ -107,9 +107,19 @@ def load(kind: type[C], file: Path | None, words: Sequence[str], **fixed: Any) -
     except ValidationError as error:
         raise MeritError(explain(kind, error, file)) from error
     for section, folder in LEAVES.items():
-        if getattr(config, section, {}).get("name"):
-            leaf.options(folder, getattr(config, section))
+        if hasattr(config, section):
+            check_leaf(section, folder, getattr(config, section))
     return config
+
+
+def check_leaf(section: str, folder: str, given: Section) -> None:
+    """Raises MeritError where a section names no leaf, or one that refuses the section's other keys."""
+    name = given.get("name")
+    if not isinstance(name, str) or (not name and section != "verifier"):  # the family of tasks names a verifier too
+        known = ", ".join(leaf.names(folder))
+        raise MeritError(f"{section}.name = {name!r}: the name of a leaf is expected (known: {known})")
+    if name:
+        leaf.options(folder, given)
 
 
 def defaults(kind: type[Run]) -> dict[str, Any]:
