@@ -17,3 +17,11 @@ def shared_data() -> Path:
         if (folder / "gsm8k").is_dir():
             return folder
     pytest.skip("the real data sets are absent: set MERIT_DATA to a folder with gsm8k/, math/ and aqua/ (.jsonl files)")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of random weights with tokenizer and chat template, made by `tests/models.py`."""
+    from tests import models
+
+    return models.make_model(tmp_path_factory.mktemp("tiny_model"))
