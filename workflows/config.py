@@ -139,12 +139,12 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
 
 def parse_word(word: str) -> dict[str, Any]:
-    """`a.b=1` as {"a": {"b": 1}}; the value is read as YAML."""
+    """`a.b=1` as {"a": {"b": 1}}; the value is read as YAML, but @FILE, which YAML would have quoted, as it is."""
     key, equals, value = word.partition("=")
     if not equals or not key or not all(key.split(".")):
         raise MeritError(f"{word!r} is neither a workflow nor an override of the form key=value, as in rounds=3 or credit.name=uniform")
     try:
-        nested: Any = yaml.safe_load(value) if value else ""
+        nested: Any = value if value[:1] in ("", "@") else yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise MeritError(f"{word}: the value is no valid YAML: {error}") from error
     for part in reversed(key.split(".")):

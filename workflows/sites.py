@@ -6,6 +6,7 @@ so nothing that it defines can travel to a worker: it only puts together what Pa
 
 from __future__ import annotations
 
+import logging
 import runpy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -75,6 +76,8 @@ def running(site: Site, folder: Path, memoizer: Memoizer | None) -> Iterator[Dat
         yield kernel
     except BaseException:
         kernel.memoizer.close()
+        # tasks that waited are handed to executors that are shut; the library would print a traceback for each
+        logging.getLogger("concurrent.futures").disabled = True
         for task in list(kernel.tasks.values()):
             if task["exec_fu"] is not None:
                 task["exec_fu"].cancel()

@@ -11,9 +11,10 @@ from workflows import config
 from workflows.config import PostTrain
 from workflows.pretrain import Config as Pretrain
 
-KEYS = st.sampled_from("abc")
-TREES = st.dictionaries(
-    KEYS, st.recursive(st.integers(0, 3), lambda inner: st.dictionaries(KEYS, inner, max_size=3)), max_size=3
+VALUES = st.dictionaries(st.sampled_from("xy"), st.integers(0, 3))  # x and y are values, a and b sections
+TREES = st.recursive(
+    VALUES,
+    lambda inner: st.builds(lambda v, s: v | s, VALUES, st.dictionaries(st.sampled_from("ab"), inner, max_size=2)),
 )
 
 
@@ -44,6 +45,7 @@ def test_the_last_word_wins():
         ("a=null", {"a": None}),
         ("a=", {"a": ""}),
         ("a=x=y", {"a": "x=y"}),
+        ("a=@prompt.txt", {"a": "@prompt.txt"}),
         ("a=1e-3", {"a": "1e-3"}),  # YAML 1.1 reads no number without a point; pydantic does
     ],
 )

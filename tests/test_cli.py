@@ -1,0 +1,380 @@
+"""The command as a user meets it, a process each time: what it prints, how it ends, and what it leaves behind.
+
+All runs are of scripted agents, so a run takes seconds. What a model adds is tested elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import command
+import pytest
+import yaml
+from command import SMALL, run
+
+from apps import leaf
+from workflows.config import KINDS
+
+LONG = (
+    *SMALL[:2],
+    "tasks={name: arithmetic, train: 200, validation: 20, test: 20}",
+    "rollout={tasks: 40, samples: 8, shards: 20}",
+    SMALL[4],
+)
+FLAT = '''"""A topology whose role has no prompt."""
+from apps import records
+from apps.effects import Answer, Ask
+DUTIES = {"solver": "solve"}
+ROLES = ("solver",)
+class Options(records.Options):
+    """Nothing."""
+def play(task, options):
+    return Answer((yield Ask("solver", {"question": task.question})))
+'''
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A folder in which a small run was carried out."""
+    folder = tmp_path_factory.mktemp("finished")
+    ended = run(folder, *SMALL)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    (folder / "output.txt").write_text(ended.stdout)
+    return folder
+
+
+def summary(folder: Path, name: str = "post_train") -> dict:
+    return json.loads((folder / "runs" / name / "summary.json").read_text())
+
+
+def artifacts(folder: Path) -> dict[Path, int]:
+    """Every finished artifact and when it was made."""
+    found = [
+        file for file in (folder / "store").glob("*/*/*/manifest.json") if file.parts[-4] not in ("tmp", "damaged")
+    ]
+    return {file.parent.relative_to(folder): file.stat().st_mtime_ns for file in found}
+
+
+def counts(shown: str) -> dict[str, tuple[int, int]]:
+    """The table of a dry run: stage -> (tasks, in store)."""
+    return {row[0]: (int(row[1]), int(row[2])) for row in re.findall(r"^(\w+) +(\d+) +(\d+)$", shown, re.M)}
+
+
+def complains(ended: subprocess.CompletedProcess[str], message: str, status: int = 2) -> None:
+    """One message, the right exit status, no traceback."""
+    assert ended.returncode == status, ended.stdout + ended.stderr
+    assert re.search(message, ended.stderr), ended.stderr
+    assert ended.stderr.count("rror: ") == 1 and "Traceback" not in ended.stderr + ended.stdout
+
+
+# what it says
+
+
+@pytest.mark.parametrize("words", [["--help"], [*SMALL, "--dry-run"], ["list", "credit"], ["credit.name=shaply"]])
+def test_what_should_answer_at_once_imports_nothing_heavy(tmp_path, words):
+    ended = run(tmp_path, *words, PYTHONPROFILEIMPORTTIME="1")
+    imported = {
+        line.rpartition("|")[2].strip().split(".")[0]
+        for line in ended.stderr.splitlines()
+        if line.startswith("import time:")
+    }
+    assert {"typer", "pydantic"} <= imported
+    assert not imported & {"torch", "transformers", "peft", "parsl", "datasets", "matplotlib", "h5py", "scipy"}
+
+
+def test_help_names_every_option_and_the_other_commands(tmp_path):
+    told = run(tmp_path, "--help")
+    assert told.returncode == 0
+    for word in ("--site", "--config", "--seed", "--dry-run", "--resume", "list", "trace", "why", "key=value"):
+        assert word in told.stdout.replace("KEY=VALUE", "key=value")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_list_has_a_line_on_each(tmp_path, kind):
+    told = run(tmp_path, "list", kind)
+    lines = told.stdout.splitlines()
+    assert told.returncode == 0 and [line.split()[0] for line in lines] == leaf.names(KINDS[kind])
+    assert all(len(line.split(maxsplit=1)[1]) > 20 for line in lines)
+
+
+def test_list_lists_its_kinds_the_workflows_and_the_sites(tmp_path):
+    assert set(run(tmp_path, "list").stdout.split()) == {*KINDS, "sites", "workflows"}
+    assert run(tmp_path, "list", "sites").stdout.split() == sorted(
+        f.parent.name for f in (command.ROOT / "site").glob("*/config.py")
+    )
+    assert {line.split()[0] for line in run(tmp_path, "list", "workflows").stdout.splitlines()} >= {
+        "post_train",
+        "pretrain",
+    }
+
+
+def test_a_dry_run_counts_what_a_run_then_makes_and_writes_nothing(finished, tmp_path):
+    planned = run(tmp_path, *SMALL, "--dry-run")
+    assert planned.returncode == 0 and not list(tmp_path.iterdir())
+    table = counts(planned.stdout)
+    assert table["all"] == (sum(tasks for stage, (tasks, _) in table.items() if stage != "all"), 0)
+    assert table["all"][0] == len(artifacts(finished))
+    assert counts(run(finished, *SMALL, "--dry-run").stdout)["all"] == (table["all"][0],) * 2
+
+
+def test_a_dry_run_shows_settings_that_can_be_read_back(tmp_path):
+    planned = run(tmp_path, *SMALL, "credit.repeats=3", "--seed", "5", "--dry-run").stdout
+    settings = planned.split("\n\nstage")[0]
+    assert yaml.safe_load(settings)["credit"] == {"name": "shapley", "repeats": 3}
+    (tmp_path / "again.yaml").write_text(settings)
+    again = run(tmp_path, "--config", "again.yaml", "--dry-run").stdout
+    assert again == planned
+
+
+@pytest.mark.parametrize("workflow", ["post_train", "pretrain"])
+def test_every_workflow_can_be_planned(tmp_path, workflow):
+    words = SMALL if workflow == "post_train" else ()
+    assert counts(run(tmp_path, workflow, *words, "--dry-run").stdout)["all"][0] > 3
+
+
+# what a run leaves
+
+
+def test_a_run_fills_its_folder(finished):
+    folder = finished / "runs" / "post_train"
+    assert {"config.yaml", "environment.json", "summary.json", "report.html", "artifacts.json", "adapters"} <= set(
+        os.listdir(folder)
+    )
+    assert (finished / "runs" / "latest").resolve() == folder
+    found = summary(finished)
+    assert found["state"] == "finished" and found["accuracy"]["greedy"]["n"] == 12
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["workflow"] == "post_train" and "rounds=1" in environment["command"]
+    assert {"parsl", "torch", "numpy"} <= set(environment["libraries"])
+    assert yaml.safe_load((folder / "config.yaml").read_text())["rounds"] == 1
+    assert "team, sampled" in (finished / "output.txt").read_text()
+
+
+def test_without_a_terminal_progress_is_plain_lines(finished):
+    lines = (finished / "output.txt").read_text()
+    assert "rollout" in lines and "\x1b" not in lines and "\r" not in lines
+
+
+def test_the_same_again_makes_nothing(finished):
+    made, told = artifacts(finished), summary(finished)
+    assert run(finished, *SMALL).returncode == 0
+    assert artifacts(finished) == made
+    assert summary(finished) == told
+
+
+def test_another_credit_method_shares_the_rollouts(finished):
+    table = counts(run(finished, *SMALL, "credit.name=uniform", "--dry-run").stdout)
+    assert table["rollout"][0] == table["rollout"][1]
+    assert table["assign"][1] == 0 and "replay" not in table
+
+
+def test_another_seed_is_another_run(finished):
+    table = counts(run(finished, *SMALL, "--seed", "1", "--dry-run").stdout)
+    assert table["rollout"][1] == 0
+
+
+def test_trace_shows_a_conversation_with_credit(finished):
+    told = run(finished, "trace", "latest", "arithmetic")
+    assert told.returncode == 0, told.stderr
+    for word in ("solver", "critic", "verifier", "ANSWER: ", "VERDICT: ", "credit"):
+        assert word in told.stdout
+    assert "\x1b" not in told.stdout
+
+
+def test_why_explains_the_credit_from_replays(finished):
+    told = run(finished, "why", "post_train", "arithmetic")
+    assert re.search(r"the critic [+−]?\d\.\d\d.*: with it bypassed the team was right in \d of 2 replays", told.stdout)
+    assert run(finished, "why", "post_train", "arithmetic", "--when", "1").returncode == 0
+
+
+# what goes wrong
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["roundz=3"], r"there is no 'roundz'; did you mean 'rounds'\?"),
+        (["credit.name=shaply"], r"credit: there is no 'shaply'; did you mean 'shapley'\?"),
+        (["--config", "none.yaml"], r"there is no file 'none.yaml'"),
+        (["--site", "locla"], r"site: there is no 'locla'; did you mean 'local'\?"),
+        (["--site", "my/site"], r"site: no file 'my/site/config.py'"),
+        (["post_trian"], r"workflow: there is no 'post_trian'; did you mean 'post_train'\?"),
+        (
+            ["engine.name=transformers", "model=nowhere"],
+            r"model=nowhere: there is no Hugging Face model folder 'nowhere'",
+        ),
+        (
+            ["team.prompts.solvr=hello"],
+            r"team.prompts: role of solve_critique_revise: there is no 'solvr'; did you mean 'solver'",
+        ),
+        (["team.prompts.solver=@none.txt"], r"team.prompts.solver: there is no file 'none.txt'"),
+        (["topology.name=flat.py"], r"the role 'solver' has no prompt; set team.prompts.solver"),
+        (["verifier.name=exact_numbr"], r"reward: there is no 'exact_numbr'; did you mean 'exact_number'"),
+        (["--resume"], r"--resume: run: there is no 'latest'"),
+        (["--dry_run"], r"No such option.*--dry-run"),
+        (["--seed", "many"], r"Invalid value for .*--seed.*integer"),
+    ],
+)
+def test_wrong_input_is_told_before_anything_is_written(tmp_path, words, message):
+    (tmp_path / "flat.py").write_text(FLAT)
+    complains(run(tmp_path, *([] if words[0] == "post_trian" else SMALL), *words), message)
+    assert os.listdir(tmp_path) == ["flat.py"] or set(os.listdir(tmp_path)) == {"flat.py", "__pycache__"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["list", "credits"], r"list: there is no 'credits'; did you mean 'credit'\?"),
+        (["trace", "post_trian", "arithmetic"], r"there is no 'post_trian'; did you mean 'post_train'\?"),
+        (["trace", "post_train", "gsm8k-1"], r"there is no 'gsm8k-1'.*known: arithmetic-test"),
+        (["why", "post_train", "arithmetic", "--when", "7"], r"--when: there is no '7' \(known: before, after, 1\)"),
+        (["--resume", "name=post_trian"], r"--resume: run: there is no 'post_trian'; did you mean 'post_train'\?"),
+    ],
+)
+def test_wrong_questions_are_answered_with_the_nearest_choice(finished, words, message):
+    complains(run(finished, *words), message)
+
+
+def test_wrong_input_leaves_a_finished_run_as_it_was(finished):
+    before = {f: f.read_bytes() for f in (finished / "runs" / "post_train").iterdir() if f.is_file()}
+    complains(run(finished, *SMALL, "team.prompts.solvr=hello"), "solvr")
+    assert {f: f.read_bytes() for f in (finished / "runs" / "post_train").iterdir() if f.is_file()} == before
+
+
+def test_data_that_are_not_there_fail_the_run_and_are_named(tmp_path):
+    ended = run(tmp_path, SMALL[0], "tasks={name: gsm8k, path: nowhere}")
+    complains(ended, r"tasks: .*nowhere", status=1)
+    assert summary(tmp_path)["state"] == "failed" and "nowhere" in summary(tmp_path)["error"]
+    assert not artifacts(tmp_path).keys() - {p for p in artifacts(tmp_path) if p.parts[1] == "base"}
+
+
+def test_a_damaged_artifact_is_told_set_aside_and_made_again(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "copy", symlinks=True)
+    (file, *_) = sorted((tmp_path / "copy" / "store" / "rollout").rglob("traces.h5"))
+    contents = bytearray(file.read_bytes())
+    contents[len(contents) // 2] ^= 1
+    file.write_bytes(contents)
+    ended = run(tmp_path / "copy", *SMALL)
+    assert ended.returncode == 0 and "Traceback" not in ended.stderr
+    assert re.search(
+        r"rollout \w+ is damaged: traces.h5 has other contents than were written", ended.stdout + ended.stderr
+    )
+    assert file.read_bytes() != bytes(contents)
+    assert len(os.listdir(tmp_path / "copy" / "store" / "damaged")) == 1
+    assert {k: v for k, v in summary(tmp_path / "copy").items() if k != "seconds"} == {
+        k: v for k, v in summary(finished).items() if k != "seconds"
+    }
+
+
+@pytest.fixture
+def tiny_disk(tmp_path) -> Iterator[Path]:
+    """A disk of 300 kB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(place)], capture_output=True
+    )
+    if not mounted or mounted.returncode:
+        pytest.skip("a disk of its own can be mounted by root alone")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on_once_there_is_room(tiny_disk, tmp_path):
+    words = (*SMALL, f"store={tiny_disk}/store")
+    complains(run(tmp_path, *words), r"the disk is full: \w+ could not be written into .*run again", status=1)
+    assert summary(tmp_path)["state"] == "failed"
+    assert not any((tiny_disk / "store" / "tmp").iterdir())  # nothing half-written
+    kept = len(list(tiny_disk.rglob("manifest.json")))
+    assert kept > 0
+    subprocess.run(["mount", "-o", "remount,size=50m", str(tiny_disk)], check=True)
+    assert run(tmp_path, *words).returncode == 0
+    assert summary(tmp_path)["state"] == "finished"
+
+
+def test_a_full_disk_under_the_runs_folder_is_told_too(tiny_disk, tmp_path):
+    (tiny_disk / "ballast").write_bytes(b"x" * 280_000)
+    complains(run(tmp_path, *SMALL, f"runs={tiny_disk}/runs"), r"No space left|disk is full", status=1)
+
+
+# how it is stopped
+
+
+def wait_for(folder: Path, count: int, driver: subprocess.Popen[str]) -> None:
+    """Until so many artifacts are finished."""
+    end = time.monotonic() + 120
+    while len(list((folder / "store").glob("rollout/*/*/manifest.json"))) < count:
+        assert driver.poll() is None, driver.stdout.read()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("signal_", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_stopped_says_how_to_go_on_and_goes_on(tmp_path, signal_, status):
+    driver = command.start(tmp_path, *LONG)
+    wait_for(tmp_path, 3, driver)
+    os.killpg(driver.pid, signal_)
+    told, _ = driver.communicate(timeout=60)
+    assert driver.returncode == status, told
+    assert "Traceback" not in told and not alive(driver.pid)
+    if signal_ == signal.SIGINT:
+        assert re.search(r"Stopped\. What is finished is kept; go on with:\n  python .*run.py .*rounds=1", told)
+    assert summary(tmp_path)["state"] == "stopped"
+    assert not (tmp_path / "store" / "tmp").exists() or not any((tmp_path / "store" / "tmp").iterdir())
+    made = artifacts(tmp_path)
+    assert counts(run(tmp_path, *LONG, "--dry-run").stdout)["all"][1] == len(made)
+    again = run(tmp_path, "--resume")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert summary(tmp_path)["state"] == "finished"
+    assert made.items() <= artifacts(tmp_path).items()  # nothing was made twice
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_ends_with_the_same_figures(tmp_path):
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "whole").mkdir()
+    driver = command.start(tmp_path / "killed", *LONG)
+    wait_for(tmp_path / "killed", 5, driver)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    assert summary(tmp_path / "killed")["state"] == "running"  # it had no chance to say otherwise
+    assert run(tmp_path / "killed", "--resume").returncode == 0
+    assert run(tmp_path / "whole", *LONG).returncode == 0
+    one, other = summary(tmp_path / "killed"), summary(tmp_path / "whole")
+    assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
+
+
+def test_a_second_driver_of_one_run_is_turned_away(tmp_path):
+    driver = command.start(tmp_path, *LONG)
+    wait_for(tmp_path, 1, driver)
+    second = run(tmp_path, *LONG)
+    assert driver.poll() is None
+    complains(second, rf"in use by another run: process {driver.pid} ", status=1)
+    driver.communicate(timeout=120)
+    assert driver.returncode == 0 and summary(tmp_path)["state"] == "finished"
+
+
+def test_a_reader_that_goes_away_is_no_fault(tmp_path):
+    """As in `run.py list credit | head -1`."""
+    shown = subprocess.run(
+        f"{sys.executable} {command.ROOT}/workflows/run.py list credit | head -c 1",
+        shell=True, cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "Traceback" not in shown.stderr
