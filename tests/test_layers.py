@@ -7,6 +7,7 @@ the vocabulary. A stage's `app.py` may read what other stages wrote, through the
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -154,3 +155,9 @@ def test_heavy_libraries_are_imported_where_they_are_used(file):
     found = {(n.module if isinstance(n, ast.ImportFrom) else n.names[0].name).split(".")[0] for n in top}
     allowed = {"parsl"} if name(file) == "workflows.memoizer" else set()
     assert not found & heavy - allowed
+
+
+def test_the_overview_has_a_remark_on_every_file():
+    page = (ROOT / "docs" / "overview.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(?:[\w/]+/)?(\w+\.(?:py|jinja|html\.jinja))`", page))
+    assert not {file.name for file in SOURCES if file.name != "__init__.py"} - named
