@@ -120,8 +120,7 @@ CREDIT = [Credit("t#0", (1.0,), (0.0,))]
 
 
 def asks(*waves):
-    for wave in waves:
-        yield wave
+    yield from waves
     return CREDIT
 
 
