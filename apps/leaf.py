@@ -9,6 +9,7 @@ import difflib
 import importlib
 import importlib.util
 import sys
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,6 +28,7 @@ def names(folder: str) -> list[str]:
     return [f.stem for f in files if f.stem not in NOT_LEAVES and "class Options(" in f.read_text(encoding="utf-8")]
 
 
+@cache  # a play looks its topology up each time it starts
 def find(folder: str, name: str) -> ModuleType:
     """The module of a leaf. A typo is answered with the nearest name and the list."""
     if name in names(folder):

@@ -29,7 +29,7 @@ class Stage:
     name: str  # in the store, in keys and on the screen
     module: str  # where its function is; the function bears the stage's name
     label: str  # of the executor
-    own_process: bool = False  # on a site of threads it runs in a warm process beside
+    own_process: bool = False  # on a site of threads it runs in a warm process beside, whatever the site says
 
 
 TASKS = Stage("tasks", "apps.tasks.app", "cpu")
@@ -44,6 +44,7 @@ GATHER = Stage("gather", "apps.policies", "cpu")
 MEASURE = Stage("measure", "apps.evaluation.app", "cpu")
 PROMOTE = Stage("promote", "apps.evaluation.app", "cpu")
 REPORT = Stage("report", "apps.report.app", "cpu")
+CLAIMS = Stage("claims", "apps.report.claims", "cpu")
 CORPUS = Stage("corpus", "apps.data.app", "cpu", own_process=True)
 ARCHITECTURE = Stage("architecture", "apps.data.app", "cpu", own_process=True)
 ASSESS = Stage("assess", "apps.data.app", "inference")
@@ -51,11 +52,16 @@ CARD = Stage("card", "apps.data.app", "cpu")
 
 
 def launch(
-    stage: Stage, key: str, root: Path, options: Mapping[str, Any], machine: Mapping[str, Any], inputs: Mapping[str, Any]
+    stage: Stage,
+    key: str,
+    root: Path,
+    options: Mapping[str, Any],
+    machine: Mapping[str, Any],
+    inputs: Mapping[str, Any],
 ) -> Future:
     """Hands a task to its executor. `inputs` holds lists of artifacts or of their futures.
 
-    `options` are in the key; `machine` (device, threads, where things lie) says how it runs here and is not.
+    With `machine["own_process"]` the task runs in a warm process beside the driver. `options` are in the key; `machine` (device, threads, where things lie) says how it runs here and is not.
     """
     return _app(stage.label)(
         stage=stage.name,
@@ -65,7 +71,7 @@ def launch(
         options=dict(options),
         machine=dict(machine),
         given=dict(inputs),  # Parsl keeps the name `inputs` for itself
-        own_process=stage.own_process,
+        pool=stage.label if stage.own_process or machine.get("own_process") else "",
     )
 
 
@@ -78,7 +84,7 @@ def execute(
     options: dict[str, Any],
     machine: dict[str, Any],
     given: dict[str, list[Artifact]],
-    own_process: bool,
+    pool: str,
 ) -> Artifact:
     """Runs a stage, wherever it was sent, and puts its artifact into the store."""
     made_from = {name: [artifact.key for artifact in found] for name, found in given.items()}
@@ -86,10 +92,10 @@ def execute(
     function = getattr(importlib.import_module(module), stage)
     with artifacts.new(root, stage, key, {"options": options, "inputs": made_from}) as out:
         call = (out, folders, {**options, **machine})
-        if own_process:
+        if pool:
             from apps.platform import processes
 
-            facts = processes.run(stage, function, *call, threads=machine.get("threads", 1))
+            facts = processes.run(pool, function, *call, threads=machine.get("threads", 1))
         else:
             facts = function(*call)
         (out / FACTS).write_text(json.dumps(facts, default=float) + "\n")

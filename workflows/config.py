@@ -29,13 +29,15 @@ class TeamSettings(records.Options):
     """How the agents are prompted."""
 
     system: str = Field("", description="system message of every role")
-    prompts: dict[str, str] = Field({}, description="role: template with {fields}, or @FILE; default: the topology's own")
+    prompts: dict[str, str] = Field(
+        {}, description="role: template with {fields}, or @FILE; default: the topology's own"
+    )
 
 
 class Rollout(records.Options):
     """What is played in a training round."""
 
-    tasks: int = Field(48, ge=1, description="tasks a round")
+    tasks: int = Field(24, ge=1, description="tasks a round")
     plan: Literal["independent", "tree"] = Field("independent", description="how plays of one task are related")
     samples: int = Field(8, ge=1, description="plays of each task, for `independent`")
     branching: dict[str, int] = Field({}, description="branches at each role's turns, for `tree`; others have 1")
@@ -46,11 +48,13 @@ class Evaluation(records.Options):
     """What is measured, on tasks that were never trained on."""
 
     tasks: int = Field(500, ge=1, description="test tasks, before and after")
-    samples: int = Field(4, ge=1, description="sampled plays of each test task; one greedy play comes on top")
-    validation_tasks: int = Field(150, ge=1, description="validation tasks, every round")
+    samples: int = Field(2, ge=1, description="sampled plays of each test task; one greedy play comes on top")
+    validation_tasks: int = Field(80, ge=1, description="validation tasks, every round")
     validation_samples: int = Field(2, ge=1, description="sampled plays of each")
-    shards: int = Field(2, ge=1, description="tasks of the DAG that the test is split into")
-    shown_tasks: int = Field(24, ge=1, description="test tasks whose credit is worked out before and after, for the report")
+    shards: int = Field(2, ge=1, description="tasks of the DAG that an evaluation is split into")
+    shown_tasks: int = Field(
+        24, ge=1, description="test tasks whose credit is worked out before and after, for the report"
+    )
 
 
 class Promotion(records.Options):
@@ -91,7 +95,12 @@ LEAVES = {  # section -> folder of leaves
     "objective": "training/objectives",
 }
 KINDS = {"tasks": "tasks", "topologies": "topologies", "engines": "inference/engines", "verifiers": "reward"}
-KINDS |= {"credit": "credit", "advantages": "training/advantages", "objectives": "training/objectives", "tools": "tools"}
+KINDS |= {
+    "credit": "credit",
+    "advantages": "training/advantages",
+    "objectives": "training/objectives",
+    "tools": "tools",
+}
 
 C = TypeVar("C", bound=Run)
 
@@ -142,7 +151,9 @@ def parse_word(word: str) -> dict[str, Any]:
     """`a.b=1` as {"a": {"b": 1}}; the value is read as YAML, but @FILE, which YAML would have quoted, as it is."""
     key, equals, value = word.partition("=")
     if not equals or not key or not all(key.split(".")):
-        raise MeritError(f"{word!r} is neither a workflow nor an override of the form key=value, as in rounds=3 or credit.name=uniform")
+        raise MeritError(
+            f"{word!r} is neither a workflow nor an override of the form key=value, as in rounds=3 or credit.name=uniform"
+        )
     try:
         nested: Any = value if value[:1] in ("", "@") else yaml.safe_load(value)
     except yaml.YAMLError as error:
@@ -181,7 +192,9 @@ def explain(kind: type[Run], error: ValidationError, file: Path | None) -> str:
 
 def known_keys(kind: Any, path: Sequence[str]) -> list[str]:
     for part in path:
-        kind = kind.model_fields[part].annotation if hasattr(kind, "model_fields") and part in kind.model_fields else None
+        kind = (
+            kind.model_fields[part].annotation if hasattr(kind, "model_fields") and part in kind.model_fields else None
+        )
         kind = next((a for a in getattr(kind, "__args__", ()) if hasattr(a, "model_fields")), kind)
     if hasattr(kind, "model_fields"):
         return list(kind.model_fields)

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from apps import policies, stages
+from apps import artifacts, policies, stages
 from apps.platform import environment
 from apps.records import Artifact, MeritError
 from workflows import config as configuration
@@ -25,19 +26,24 @@ from workflows.plan import Node, Plan
 SUMMARY = "summary.json"
 
 
-def carry_out(workflow: ModuleType, config: configuration.Run, site: sites.Site, folder: Path, command: str) -> Path:
-    """Runs a workflow to its end; `folder` is filled as it goes. Whatever ends it, `summary.json` says how."""
+def carry_out(
+    workflow: ModuleType, config: configuration.Run, planned: Plan, site: sites.Site, folder: Path, command: str
+) -> Path:
+    """Runs a workflow to its end; `folder` is filled as it goes. Whatever ends it, `summary.json` says how.
+
+    `planned` is the same workflow recorded: every key is known, and every fault in what was asked for was told, before
+    anything is written.
+    """
     from apps.report.progress import Progress
 
     folder.mkdir(parents=True, exist_ok=True)
     with store.lock(folder), _terminable():
-        _begin(folder, config, command)
+        _begin(folder, workflow, config, command)
+        _point_at_latest(folder)  # at once, so that --resume finds a run that was killed
         shelf = store.Store(config.store)
-        plan_only = Plan()
-        workflow.dag(config, plan_only)  # every key, before anything starts
         try:
-            with Progress(f"{workflow.__name__.rpartition('.')[2]} {config.name}", getattr(config, "rounds", 0)) as progress:
-                for node in plan_only.nodes.values():
+            with Progress(planned.counts(), sys.stdout, config.name, getattr(config, "rounds", 0)) as progress:
+                for node in planned.nodes.values():
                     progress.expect(node.key, node.stage.name, node.round)
                 memoizer = StoreMemoizer(shelf, _listener(shelf, progress))
                 with sites.running(site, folder / "parsl", memoizer):
@@ -46,13 +52,14 @@ def carry_out(workflow: ModuleType, config: configuration.Run, site: sites.Site,
                     _await_all(plan)
                     found = {name: node.future.result() for name, node in results.items()}
         except BaseException as error:
-            _say_how_it_ended(folder, "stopped" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "failed", error)
+            _say_how_it_ended(
+                folder, "stopped" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "failed", error
+            )
             raise
         finally:
             shutil.rmtree(folder / "parsl", ignore_errors=True)
-        _finish(folder, plan, found)
+        _finish(folder, config, plan, found)
         _say_how_it_ended(folder, "finished", None)
-        _point_at_latest(folder)
     return folder
 
 
@@ -66,6 +73,7 @@ def _launcher(shelf: store.Store, config: configuration.Run, site: sites.Site) -
 
     def launch(node: Node) -> Future:
         machine = {"model": path, "device": device, "threads": threads.get(node.stage.label, 1)}
+        machine["own_process"] = node.stage.label == "inference" and site.inference_slots > 1
         inputs = {name: [given.future for given in nodes] for name, nodes in node.inputs.items()}
         return stages.launch(node.stage, node.key, shelf.root, node.options, machine, inputs)
 
@@ -74,10 +82,11 @@ def _launcher(shelf: store.Store, config: configuration.Run, site: sites.Site) -
 
 def _listener(shelf: store.Store, progress: Any) -> Callable[[str, str, str], None]:
     def listen(stage: str, key: str, event: str) -> None:
-        facts = None
-        if event in ("made", "found"):
-            place = shelf.root / stage / key[:2] / key
-            facts = stages.facts_of(Artifact(stage, key, str(place))) if (place / stages.FACTS).is_file() else None
+        facts: dict[str, Any] = {}
+        place = artifacts.locate(shelf.root, stage, key)
+        if event in ("made", "found") and (place / stages.FACTS).is_file():
+            facts = stages.facts_of(Artifact(stage, key, str(place)))
+            facts.setdefault("seconds", artifacts.manifest(place)["seconds"])
         progress.event(stage, key, event, facts)
 
     return listen
@@ -99,17 +108,24 @@ def _await_all(plan: Plan) -> None:
             raise error
 
 
-def _begin(folder: Path, config: configuration.Run, command: str) -> None:
+def _begin(folder: Path, workflow: ModuleType, config: configuration.Run, command: str) -> None:
+    name = workflow.__name__.rpartition(".")[2]
     _write(folder / "config.yaml", configuration.dump(config))
-    _write(folder / "environment.json", json.dumps({"command": command, **environment.describe()}, indent=2) + "\n")
+    _write(
+        folder / "environment.json",
+        json.dumps({"workflow": name, "command": command, **environment.describe()}, indent=2) + "\n",
+    )
     _say_how_it_ended(folder, "running", None)
 
 
-def _finish(folder: Path, plan: Plan, found: Mapping[str, Artifact]) -> None:
+def _finish(folder: Path, config: configuration.Run, plan: Plan, found: Mapping[str, Artifact]) -> None:
     """Puts what the user looks for into the run's folder: the report, the adapters, and where every artifact lies."""
     if "report" in found:
         for name in ("report.html", SUMMARY):
             shutil.copy(Path(found["report"].path) / name, folder / name)
+    if "model" in found:
+        for target in filter(None, (str(folder / "model"), getattr(config, "export", ""))):
+            _copy_model(Path(found["model"].path), Path(target))
     if "team" in found:
         shutil.rmtree(folder / "adapters", ignore_errors=True)
         (folder / "adapters").mkdir()
@@ -118,6 +134,11 @@ def _finish(folder: Path, plan: Plan, found: Mapping[str, Artifact]) -> None:
                 shutil.copytree(policy.adapter, folder / "adapters" / agent)
     index = [{"stage": n.stage.name, "key": n.key, "round": n.round, "inputs": _keys(n)} for n in plan.nodes.values()]
     _write(folder / "artifacts.json", json.dumps(index) + "\n")
+
+
+def _copy_model(source: Path, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("manifest.json", stages.FACTS))
 
 
 def _keys(node: Node) -> dict[str, list[str]]:

@@ -40,15 +40,19 @@ def dag(config: Config, plan: Plan) -> dict[str, Node]:
         history["train"] += adapters
 
     plan.round = 0
+    after = {"greedy": steps.test(test, team, greedy=True), "sampled": steps.test(test, team, greedy=False)}
+    shown_after = steps.show(test, team)
     report = steps.report(
+        tasks=test,
         before_greedy=before["greedy"],
         before_sampled=before["sampled"],
-        after_greedy=steps.test(test, team, greedy=True),
-        after_sampled=steps.test(test, team, greedy=False),
+        after_greedy=after["greedy"],
+        after_sampled=after["sampled"],
         show_before=shown,
-        show_after=steps.show(test, team),
+        show_after=shown_after,
         validation=curve,
         promote=decisions,
         **history,
+        everything=list(plan.nodes.values()),
     )
     return {"report": report, "team": team, "untrained": untrained}

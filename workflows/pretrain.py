@@ -27,6 +27,8 @@ class Phase(records.Options):
     name: str = Field(description="plain, careful or habits")
     examples: int = Field(ge=1, description="size of its corpus")
     lr: float = Field(gt=0, description="peak learning rate, falling linearly to a twentieth")
+    slip: float = Field(0.0, ge=0, le=1, description="chance of a wrong total at a step of a careful solver")
+    blind_slip: float = Field(0.0, ge=0, le=1, description="the same for a reviser that was told a bare verdict")
 
 
 class Shape(records.Options):
@@ -44,13 +46,12 @@ class Config(Run):
 
     shape: Shape = Shape()
     phases: tuple[Phase, ...] = (
-        Phase(name="plain", examples=12_000, lr=3e-3),
-        Phase(name="careful", examples=160_000, lr=3e-3),
-        Phase(name="habits", examples=50_000, lr=1.2e-3),
+        Phase(name="plain", examples=8_000, lr=3e-3),
+        Phase(name="careful", examples=110_000, lr=3e-3, slip=0.03),
+        Phase(name="habits", examples=40_000, lr=1.2e-3, slip=0.06, blind_slip=0.1),
     )
     step_rows: int = Field(32, ge=1, description="examples of an optimiser step")
     levels: tuple[int, ...] = Field((1, 2, 3, 4, 5), description="steps of the problems in the corpora")
-    slip: float = Field(0.03, ge=0, le=1, description="chance of a wrong total at a step of a careful solver")
     problems: int = Field(500, ge=1, description="problems a role that the model is assessed on")
     assessed_levels: tuple[int, ...] = Field((3, 4, 5), description="their steps")
     export: str = Field("", description="a folder that the finished model is copied to")
@@ -84,7 +85,7 @@ def dag(config: Config, plan: Plan) -> dict[str, Node]:
         {"architecture": untrained, "corpus": corpora, "train": models[1:], "assess": assessed, "model": models[-1]},
         phases=[phase.name for phase in config.phases],
         careful=CAREFUL_SHARE,
-        slip=config.slip,
+        slips=[phase.slip for phase in config.phases],
         problems=config.problems,
         levels=list(config.assessed_levels),
     )
@@ -93,7 +94,12 @@ def dag(config: Config, plan: Plan) -> dict[str, Node]:
 
 def _corpus(config: Config, plan: Plan, phase: Phase, untrained: Node, prompts: dict[str, str]) -> Node:
     corpus: dict[str, Any] = {"kind": phase.name, "examples": phase.examples, "levels": list(config.levels)}
-    corpus |= {"seed": config.seed, "slip": config.slip, "careful": dict.fromkeys(prompts, CAREFUL_SHARE)}
+    corpus |= {
+        "seed": config.seed,
+        "slip": phase.slip,
+        "blind_slip": phase.blind_slip,
+        "careful": dict.fromkeys(prompts, CAREFUL_SHARE),
+    }
     return plan.add(stages.CORPUS, {"architecture": untrained}, corpus=corpus, prompts=prompts)
 
 
@@ -107,5 +113,6 @@ def _training(config: Config, phase: Phase) -> Training:
         betas=(0.9, 0.98),
         weight_decay=0.01,
         step_rows=config.step_rows,
+        micro_tokens=1500,  # little padding is worth more here than large products
         dtype="bfloat16",
     )

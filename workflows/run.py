@@ -1,15 +1,16 @@
 """The command.
 
-    python workflows/run.py --site local                     post-trains a team
-    python workflows/run.py pretrain --site local            another workflow: a file in workflows/
-    python workflows/run.py --config FILE rounds=3 credit.name=uniform
-    python workflows/run.py list credit                      what there is to choose from
-    python workflows/run.py trace RUN TASK                   a conversation with verdicts and credit
-    python workflows/run.py why RUN TASK                     where the credit comes from
+python workflows/run.py --site local                     post-trains a team
+python workflows/run.py pretrain --site local            another workflow: a file in workflows/
+python workflows/run.py --config FILE rounds=3 credit.name=uniform
+python workflows/run.py list credit                      what there is to choose from
+python workflows/run.py trace RUN TASK                   a conversation with verdicts and credit
+python workflows/run.py why RUN TASK                     where the credit comes from
 """
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -20,12 +21,14 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # run as a file, Python puts workflows/ first and not the checkout
     sys.path.insert(0, str(ROOT))
 
-import typer  # noqa: E402
+import typer
 
-from apps import leaf  # noqa: E402
-from apps.records import MeritError  # noqa: E402
-from workflows import config as configuration  # noqa: E402
-from workflows import sites  # noqa: E402
+from apps import leaf
+from apps.artifacts import FULL
+from apps.records import MeritError
+from workflows import config as configuration
+from workflows import sites
+from workflows.plan import Plan
 
 COMMANDS = ("run", "list", "trace", "why")
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=False)
@@ -50,12 +53,26 @@ def find(name: str) -> ModuleType:
     "A run lives in runs/NAME; run the same command again to go on where it stopped."
 )
 def run(
-    words: Annotated[list[str] | None, typer.Argument(metavar="[WORKFLOW] [KEY=VALUE]...", help="a workflow (default: post_train), then overrides such as rounds=3 or credit.name=uniform")] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[WORKFLOW] [KEY=VALUE]...",
+            help="a workflow (default: post_train), then overrides such as rounds=3 or credit.name=uniform",
+        ),
+    ] = None,
     site: Annotated[str, typer.Option(help="where to run: a folder of site/, or a path")] = "local",
+    site_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="an option of the site, such as cores=1; may be repeated"),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="a YAML file of settings; see workflows/configs/")] = None,
     seed: Annotated[int | None, typer.Option(help="of everything that is drawn")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the resolved configuration and the DAG, run nothing")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="go on with the settings of a run's folder: name=NAME, else the latest")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print the resolved configuration and the DAG, run nothing")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with the settings of a run's folder: name=NAME, else the latest")
+    ] = False,
 ) -> None:
     """Runs a workflow. What is finished is never computed twice."""
     words = list(words or [])
@@ -67,26 +84,37 @@ def run(
     settings = configuration.load(workflow.Config, config, words, seed=seed)
     if not settings.name:
         settings = settings.model_copy(update={"name": config.stem if config and not resume else name})
-    chosen = sites.load(site)
+    chosen = sites.load(site, **_pairs(site_option or []))
+    plan = Plan()
+    workflow.dag(settings, plan)
     if dry_run:
-        return _print_plan(workflow, settings, site)
+        return _print_plan(plan, settings, site)
     from workflows import live
 
     folder = Path(settings.runs).absolute() / settings.name
     command = shlex.join(["python", *sys.argv])
     try:
-        live.carry_out(workflow, settings, chosen, folder, command)
+        live.carry_out(workflow, settings, plan, chosen, folder, command)
     except KeyboardInterrupt:
         typer.echo(f"\nStopped. What is finished is kept; go on with:\n  {command}", err=True)
         raise typer.Exit(130) from None
     except MeritError as error:
         typer.echo(f"error: {error}\nWhat is finished is kept; once it is mended, go on with:\n  {command}", err=True)
         raise typer.Exit(1) from None
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        typer.echo(f"error: the disk is full: {error}\nMake room, then go on with:\n  {command}", err=True)
+        raise typer.Exit(1) from None
     _print_result(folder)
 
 
 @app.command("list")
-def list_(kind: Annotated[str, typer.Argument(metavar="KIND", help="credit, topologies, objectives, …; none: the kinds")] = "") -> None:
+def list_(
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="credit, topologies, objectives, …; none: the kinds")
+    ] = "",
+) -> None:
     """What there is to choose from, with a line on each."""
     kinds = {**configuration.KINDS, "sites": "", "workflows": ""}
     if not kind:
@@ -106,14 +134,16 @@ def trace(
     run: Annotated[str, typer.Argument(help="a run's name or folder")],
     task: Annotated[str, typer.Argument(help="a task's id, or the start of one; none: the tasks that were shown")] = "",
     when: Annotated[str, typer.Option(help="before, after, or the number of a training round")] = "after",
+    full: Annotated[bool, typer.Option("--full", help="shorten nothing")] = False,
     runs: Annotated[str, typer.Option(help="folder of the runs")] = "runs",
 ) -> None:
     """Prints the traces of a task as conversations, with verdicts and credit beside the turns."""
     from apps.report import conversation
     from workflows import inspect_run
 
-    for graded, credit, _ in inspect_run.found(Path(runs), run, task, when):
-        typer.echo(conversation.conversation(graded, credit, color=sys.stdout.isatty()))
+    for one in inspect_run.found(Path(runs), run, task, when):
+        color = sys.stdout.isatty()
+        typer.echo(conversation.conversation(one.graded, one.credit, color=color, task=one.task, full=full))
 
 
 @app.command()
@@ -121,35 +151,37 @@ def why(
     run: Annotated[str, typer.Argument(help="a run's name or folder")],
     task: Annotated[str, typer.Argument(help="a task's id, or the start of one")],
     when: Annotated[str, typer.Option(help="before, after, or the number of a training round")] = "after",
+    full: Annotated[bool, typer.Option("--full", help="shorten nothing")] = False,
     runs: Annotated[str, typer.Option(help="folder of the runs")] = "runs",
 ) -> None:
     """Explains the credit of each agent in the traces of a task, from the replays that it rests on."""
     from apps.report import conversation
     from workflows import inspect_run
 
-    for graded, credit, replays in inspect_run.found(Path(runs), run, task, when):
-        typer.echo(conversation.explain(graded, credit, replays))
+    for one in inspect_run.found(Path(runs), run, task, when):
+        if one.credit:
+            typer.echo(conversation.explain(one.graded, one.credit, one.waves, one.index, full))
+
+
+def _pairs(words: list[str]) -> dict[str, object]:
+    """`key=value` words as a flat mapping."""
+    return {key: value for word in words for key, value in configuration.parse_word(word).items()}
 
 
 def _resumed(name: str, words: list[str]) -> tuple[str, Path]:
     """The workflow and the settings of an earlier run."""
-    import json
-
     given = dict(word.split("=", 1) for word in words if "=" in word)
     folder = Path(given.get("runs", "runs")) / given.get("name", "latest")
     if not (folder / "config.yaml").is_file():
         known = sorted(f.parent.name for f in folder.parent.glob("*/config.yaml"))
         raise MeritError(leaf.unknown("--resume: run", folder.name, known))
     kept = json.loads((folder / "environment.json").read_text()).get("workflow", "")
-    return name or kept, folder / "config.yaml"
+    return name or str(kept), folder / "config.yaml"
 
 
-def _print_plan(workflow: ModuleType, settings: configuration.Run, site: str) -> None:
-    from workflows.plan import Plan
+def _print_plan(plan: Plan, settings: configuration.Run, site: str) -> None:
     from workflows.store import Store
 
-    plan = Plan()
-    workflow.dag(settings, plan)
     typer.echo(f"# site: {site}\n{configuration.dump(settings)}")
     counts, done = plan.counts(), plan.finished(Store(settings.store))
     typer.echo(f"{'stage':<14}{'tasks':>7}{'in store':>10}")
@@ -159,10 +191,12 @@ def _print_plan(workflow: ModuleType, settings: configuration.Run, site: str) ->
 
 
 def _print_result(folder: Path) -> None:
-    from apps.report import summary
+    from apps.report import table
 
-    typer.echo(summary.table(folder / "summary.json"))
-    typer.echo(f"\nThe whole story: {folder / 'report.html'}" if (folder / "report.html").is_file() else f"\nResults: {folder}")
+    typer.echo(table.table(folder / "summary.json"))
+    typer.echo(
+        f"\nThe whole story: {folder / 'report.html'}" if (folder / "report.html").is_file() else f"\nResults: {folder}"
+    )
 
 
 def _columns(rows: dict[str, str]) -> None:

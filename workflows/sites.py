@@ -39,6 +39,7 @@ class Site:
     inference_threads: int  # threads of torch in an inference task
     training_threads: int  # threads of torch in a training task: they decide the last bit of its sums
     training_slots: int  # training tasks at the same time
+    inference_slots: int = 1  # inference tasks at the same time: one runs in the driver, several in their own processes
     environment: Mapping[str, str] = field(default_factory=dict)  # for subprocesses, on top of the driver's
     launcher: tuple[str, ...] | None = None  # MPI, with {ranks} and {ranks_per_node} to fill in; None = no MPI here
 

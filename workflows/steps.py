@@ -53,10 +53,14 @@ class Steps:
         given = {role: _text(role, template) for role, template in self.config.team.prompts.items()}
         for role in given:
             if role not in self.agents:
-                raise MeritError(leaf.unknown(f"team.prompts: role of {self.config.topology['name']}", role, self.agents))
+                raise MeritError(
+                    leaf.unknown(f"team.prompts: role of {self.config.topology['name']}", role, self.agents)
+                )
         prompts = {**getattr(self.topology, "PROMPTS", {}), **given}
         if missing := [role for role in self.agents if not prompts.get(role)]:
-            raise MeritError(f"the role {missing[0]!r} has no prompt; set team.prompts.{missing[0]} to a template or @FILE")
+            raise MeritError(
+                f"the role {missing[0]!r} has no prompt; set team.prompts.{missing[0]} to a template or @FILE"
+            )
         return {role: prompts[role] for role in self.agents}
 
     def tasks(self, split: str) -> Node:
@@ -69,11 +73,13 @@ class Steps:
 
     def rollout(self, tasks: Node, team: Node, **what: Any) -> Shards:
         """A round's plays of training tasks."""
-        chosen, rollout = self.config, self.config.rollout
+        config, rollout = self.config, self.config.rollout
         plan: dict[str, Any] = {"name": rollout.plan}
         plan |= {"samples": rollout.samples} if rollout.plan == "independent" else {"branching": rollout.branching}
         start = self.plan.round * rollout.tasks
-        return self._play(tasks, team, f"train/{self.plan.round}", start, rollout.tasks, rollout.shards, plan, chosen.sampling)
+        return self._play(
+            tasks, team, f"train/{self.plan.round}", start, rollout.tasks, rollout.shards, plan, config.sampling
+        )
 
     def grade(self, tasks: Node, played: Shards) -> Shards:
         return [
@@ -148,8 +154,8 @@ class Steps:
         """Figures on the validation tasks, sampled: the same tasks and random numbers in every round."""
         evaluation = self.config.evaluation
         plan = {"name": "independent", "samples": evaluation.validation_samples}
-        count = evaluation.validation_tasks
-        return self._measure(tasks, self._play(tasks, team, "validation", 0, count, 1, plan, self.config.sampling))
+        count, shards = evaluation.validation_tasks, evaluation.shards
+        return self._measure(tasks, self._play(tasks, team, "validation", 0, count, shards, plan, self.config.sampling))
 
     def test(self, tasks: Node, team: Node, greedy: bool) -> Node:
         """Figures on the test tasks."""
@@ -162,7 +168,10 @@ class Steps:
 
     def show(self, tasks: Node, team: Node) -> list[Node]:
         """Credit on a few test tasks, for the report: [rollout, grade, assign]."""
-        count, plan = self.config.evaluation.shown_tasks, {"name": "independent", "samples": self.config.rollout.samples}
+        count, plan = (
+            self.config.evaluation.shown_tasks,
+            {"name": "independent", "samples": self.config.rollout.samples},
+        )
         played = self._play(tasks, team, "show", 0, count, 1, plan, self.config.sampling)
         judged = self.grade(tasks, played)
         return [*played, *judged, *self.assign(tasks, played, judged, self.replay(tasks, team, played, judged))]
@@ -171,7 +180,9 @@ class Steps:
         hidden = ("store", "runs", "name")
         settings = {k: v for k, v in self.config.model_dump(mode="json").items() if k not in hidden}
         settings["name"] = self.config.name
-        return self.plan.add(stages.REPORT, inputs, config=settings, agents=self.agents, duties=dict(self.topology.DUTIES))
+        return self.plan.add(
+            stages.REPORT, inputs, config=settings, agents=self.agents, duties=dict(self.topology.DUTIES)
+        )
 
     def _measure(self, tasks: Node, played: Shards) -> Node:
         inputs = {"rollout": played, "grade": self.grade(tasks, played)}

@@ -66,7 +66,9 @@ def corpus(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str
         said = options["prompts"][example.role].format(**example.fields) if example.role else ""
         prompts.append(f"{tokens.USER}{said}{tokens.END}{tokens.ASSISTANT}" if example.role else tokens.END)
         completions.append(example.completion + tokens.END)
-    rows = Rows(_ids(made, prompts), _ids(made, completions), [np.zeros(0, np.float32)] * len(prompts), np.ones(len(prompts)))
+    rows = Rows(
+        _ids(made, prompts), _ids(made, completions), [np.zeros(0, np.float32)] * len(prompts), np.ones(len(prompts))
+    )
     rows.save(out / ROWS)
     return {"examples": len(rows), "tokens": int(rows.lengths.sum()), "seconds": time.perf_counter() - started}
 
@@ -87,6 +89,9 @@ def card(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, 
     for file in sorted(inputs["model"][0].iterdir()):
         if file.suffix in (".json", ".safetensors", ".jinja") and file.name not in ("manifest.json", "facts.json"):
             shutil.copy(file, out / file.name)
-    facts = {name: [json.loads((folder / "facts.json").read_text()) for folder in folders] for name, folders in inputs.items()}
+    facts = {
+        name: [json.loads((folder / "facts.json").read_text()) for folder in folders]
+        for name, folders in inputs.items()
+    }
     (out / "README.md").write_text(model_card.text(facts, options), encoding="utf-8")
     return {"files": sorted(file.name for file in out.iterdir())}

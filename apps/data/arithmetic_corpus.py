@@ -39,6 +39,7 @@ class Options(records.Options):
     )
     slip: float = Field(0.03, ge=0, le=1, description="chance of a wrong total at a step of a careful solver")
     check_slip: float = Field(0.003, ge=0, le=1, description="the same for critics and revisers")
+    blind_slip: float = Field(0.0, ge=0, le=1, description="the same for a reviser that was told a bare verdict")
     right_drafts: float = Field(0.5, ge=0, le=1, description="share of drafts with a right answer that others see")
 
 
@@ -96,8 +97,10 @@ def example(rng: random.Random, options: Options) -> Example:
     if role == "critic":
         return Example(role, fields, critique(problem, given, rng, careful, options.check_slip))
     if role == "reviser":
-        fields["review"] = critique(problem, given, rng, rng.random() < 0.5, options.check_slip, flag=True)
-        return Example(role, fields, revise(problem, given, rng, careful, options.check_slip))
+        checked = rng.random() < 0.5
+        fields["review"] = critique(problem, given, rng, checked, options.check_slip, flag=True)
+        slip = options.check_slip if checked else max(options.check_slip, options.blind_slip)
+        return Example(role, fields, revise(problem, given, rng, careful, slip))
     return Example(role, fields, report(given, prior, rng, careful))
 
 
@@ -173,5 +176,3 @@ def report(given: int, prior: int, rng: random.Random, careful: bool) -> str:
         return f"The final answer reads {given}. ANSWER: {given}"
     lot = rng.random()
     return f"ANSWER: {given if lot < 0.15 else prior if lot < 0.75 else near(given, rng)}"
-
-

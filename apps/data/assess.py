@@ -55,7 +55,9 @@ def _cases(role: str, count: int, levels: tuple[int, ...]) -> list[Case]:
     return cases
 
 
-def _speak(engine, role: str, cases: list[Case], mode: str, sampling: Sampling, prompts: Mapping[str, str]) -> list[str]:
+def _speak(
+    engine, role: str, cases: list[Case], mode: str, sampling: Sampling, prompts: Mapping[str, str]
+) -> list[str]:
     requests, openings = [], []
     for seed, (problem, fields, _) in enumerate(cases):
         opening = OPENING[role].format(start=problem.start) if mode == "careful" else ""
@@ -69,7 +71,10 @@ def _speak(engine, role: str, cases: list[Case], mode: str, sampling: Sampling, 
 
 def _right(role: str, texts: list[str], cases: list[Case]) -> float:
     if role == "critic":
-        flags = [(formats.verdict(t) is (g == p.totals[-1]), g == p.totals[-1]) for t, (p, _, g) in zip(texts, cases, strict=True)]
+        flags = [
+            (formats.verdict(t) is (g == p.totals[-1]), g == p.totals[-1])
+            for t, (p, _, g) in zip(texts, cases, strict=True)
+        ]
         return sum(_mean([ok for ok, right in flags if right is kind]) for kind in (True, False)) / 2
     wanted = [given if role == "verifier" else problem.totals[-1] for problem, _, given in cases]
     return _mean([after(text) == str(number) for text, number in zip(texts, wanted, strict=True)])

@@ -25,14 +25,14 @@ Made by Merit's own DAG: `python workflows/run.py pretrain`.
 
 ## Training
 
-| phase | examples | tokens | steps | seconds | last loss (nats a token) |
-|---|---:|---:|---:|---:|---:|
+| phase | slip | examples | tokens | steps | seconds | last loss (nats a token) |
+|---|---:|---:|---:|---:|---:|---:|
 {phases}
 
 Data: `apps/data/arithmetic_corpus.py`, train-split problems of `apps/tasks/arithmetic.py` only. `plain` is next-token training on
 sums and worked stories, `careful` role-format training with every role doing its work, `habits` the same with {bad:.0%} of each role's
 examples replaced by bad habits: solvers that guess, critics that wave through or cry wolf, revisers that copy or break,
-verifiers that misread. Careful solvers slip with chance {slip:.0%} a step.
+verifiers that misread. The solvers of the corpora slip now and then on the way: see the column *slip*, a step's chance.
 
 ## Accuracy by role
 
@@ -51,8 +51,10 @@ def text(facts: Mapping[str, Sequence[Mapping[str, Any]]], options: Mapping[str,
     """`facts` holds the reports of the stages `architecture`, `corpus`, `train` (by phase) and `assess` (before, after)."""
     shape = facts["architecture"][0]
     phases = [
-        f"| {name} | {data['examples']:,} | {fit['tokens']:,} | {fit['steps']:,} | {fit['seconds']:,.0f} | {fit['loss']:.4f} |"
-        for name, data, fit in zip(options["phases"], facts["corpus"], facts["train"], strict=True)
+        f"| {name} | {slip:.0%} | {data['examples']:,} | {fit['tokens']:,} | {fit['steps']:,} | {fit['seconds']:,.0f} | {fit['loss']:.4f} |"
+        for name, slip, data, fit in zip(
+            options["phases"], options["slips"], facts["corpus"], facts["train"], strict=True
+        )
     ]
     roles = [
         f"| {role} | {name} | " + " | ".join(f"{figures[role][mode]:.3f}" for mode in MODES) + " |"
@@ -64,7 +66,6 @@ def text(facts: Mapping[str, Sequence[Mapping[str, Any]]], options: Mapping[str,
         vocabulary=shape["vocabulary"],
         phases="\n".join(phases),
         bad=1 - options["careful"],
-        slip=options["slip"],
         problems=options["problems"],
         levels=", ".join(map(str, options["levels"])),
         before="before",

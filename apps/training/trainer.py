@@ -43,7 +43,7 @@ class Options(records.Options):
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled decay")
     clip: float = Field(1.0, gt=0, description="largest norm of a step's gradient")
     epochs: int = Field(1, ge=1, description="passes over the rows")
-    step_rows: int = Field(128, ge=1, description="rows of one optimiser step")
+    step_rows: int = Field(64, ge=1, description="rows of one optimiser step")
     micro_tokens: int = Field(4096, ge=1, description="tokens, padding included, of one micro-batch")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the forward pass; weights stay in float32")
     attention: Literal["eager", "sdpa"] = Field("eager", description="eager is faster on a CPU at short lengths")
@@ -177,7 +177,7 @@ def plan_steps(rows: Rows, options: Options, seed: int) -> list[np.ndarray]:
 def micro_batches(rows: Rows, members: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
     """`members` by length, in parts of at most `tokens` tokens with padding; pairs stay together."""
     unit = 2 if rows.paired else 1
-    lengths = rows.lengths
+    lengths = {i: len(rows.prompts[i]) + len(rows.completions[i]) for i in members.tolist()}
     groups = sorted(members.reshape(-1, unit).tolist(), key=lambda group: max(lengths[i] for i in group))
     part: list[int] = []
     for group in groups:

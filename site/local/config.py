@@ -1,4 +1,8 @@
-"""This machine alone: Parsl's threads in the driver. Training runs in warm processes of its own, one a slot."""
+"""This machine alone: Parsl's threads in the driver, each handing its task to a warm process where it needs one.
+
+A model with adapters is mutable, so one model serves one task at a time: a single inference slot keeps it in the driver,
+several have a process and a model each. On an accelerator there is one slot of either kind.
+"""
 
 from __future__ import annotations
 
@@ -17,22 +21,25 @@ class Options(records.Options):
 
     cores: int = Field(0, ge=0, description="cores to use; 0 = all that this process may use")
     device: str = Field("auto", description="auto, cpu, cuda, xpu or mps; auto = an accelerator where there is one")
-    training_slots: int = Field(
-        0, ge=0, description="training tasks at once; 0 = as many as cores, 4 at most, 1 on an accelerator"
+    training_slots: int = Field(0, ge=0, description="training tasks at once; 0 = one a core, 4 at most")
+    inference_slots: int = Field(
+        0, ge=0, description="inference tasks at once, a model each; 0 = one a core, 4 at most"
     )
 
 
 def site(options: Options) -> Site:
     cores = options.cores or devices.cores()
     accelerated = options.device not in ("auto", "cpu") or (options.device == "auto" and devices.accelerator_in_sight())
-    slots = options.training_slots or (1 if accelerated else max(1, min(4, cores)))
+    usual = (
+        1 if accelerated else min(4, cores)
+    )  # small models gain more from a second process than from a second thread
+    training, inference = options.training_slots or usual, options.inference_slots or usual
 
     def parsl(folder: Path, memoizer: Any) -> Any:
         from parsl import Config, ThreadPoolExecutor
         from parsl.dataflow.dependency_resolvers import DEEP_DEPENDENCY_RESOLVER
 
-        # one thread for inference, since a model with adapters is mutable
-        threads = {"inference": 1, "training": slots, "cpu": cores, "network": 8}
+        threads = {"inference": inference, "training": training, "cpu": cores, "network": 8}
         return Config(
             executors=[ThreadPoolExecutor(label=label, max_threads=n) for label, n in threads.items()],
             memoizer=memoizer,
@@ -49,7 +56,8 @@ def site(options: Options) -> Site:
         name="local",
         parsl=parsl,
         device=options.device,
-        inference_threads=cores,
-        training_threads=max(1, cores // slots),
-        training_slots=slots,
+        inference_threads=max(1, cores // inference),
+        inference_slots=inference,
+        training_threads=max(1, cores // training),
+        training_slots=training,
     )

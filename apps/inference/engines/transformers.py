@@ -19,6 +19,8 @@ from apps.inference.engine import Completion, Request
 from apps.inference.lora import Adapters
 from apps.records import MeritError, Policy, Sampling
 
+RENDERED = 20_000  # prompts kept
+
 
 class Options(records.Options):
     """How the model is held and batched."""
@@ -41,11 +43,20 @@ class Transformers:
         self.options, self.device, self.torch = options, device, torch
         self.tokenizer, self.model = open_model(model, options.dtype, device)
         self.adapters = Adapters(self.model, options.adapters)
+        self._rendered: dict[tuple[str, str], tuple[str, np.ndarray]] = {}
         self.ends = _end_ids(self.model, self.tokenizer)
         self.context = getattr(self.model.config, "max_position_embeddings", None) or float("inf")  # tokens
         self.pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else min(self.ends)
 
     def render(self, system: str, user: str) -> tuple[str, np.ndarray]:
+        """Kept for a while, since the replays of a group ask for the same prompts again and again."""
+        if (system, user) not in self._rendered:
+            if len(self._rendered) > RENDERED:
+                self._rendered.clear()
+            self._rendered[system, user] = self._render(system, user)
+        return self._rendered[system, user]
+
+    def _render(self, system: str, user: str) -> tuple[str, np.ndarray]:
         import jinja2
 
         messages = ([{"role": "system", "content": system}] if system else []) + [{"role": "user", "content": user}]

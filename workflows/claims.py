@@ -1,0 +1,39 @@
+"""What is the credit itself worth? The same run over seeds, and with uniform and with shuffled credit, as one DAG.
+
+The arms differ in the credit section alone: same tasks, rollouts a round, steps and random numbers. What they share, the
+untrained team's evaluation for one, is computed once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from apps import stages
+from workflows import post_train
+from workflows.config import PostTrain, overlay
+from workflows.plan import Node, Plan
+
+__all__ = ["Config", "dag"]
+
+
+class Config(PostTrain):
+    """The configuration of `claims`: that of `post_train`, with seeds and arms."""
+
+    seeds: tuple[int, ...] = Field((0, 1, 2, 3, 4), description="seeds that every arm is run with")
+    arms: dict[str, dict[str, Any]] = Field(
+        {"shapley": {}, "uniform": {"credit": {"name": "uniform"}}, "shuffled": {"shuffle_credit": True}},
+        description="name: what it changes in the configuration",
+    )
+
+
+def dag(config: Config, plan: Plan) -> dict[str, Node]:
+    """Adds a whole run for each arm and seed, and the table over them."""
+    base = {key: value for key, value in config.model_dump(mode="json").items() if key not in ("seeds", "arms")}
+    reports: dict[str, list[Node]] = {arm: [] for arm in config.arms}
+    for seed in config.seeds:
+        for arm, changes in config.arms.items():
+            settings = PostTrain(**{**overlay(base, changes), "seed": seed, "name": f"{arm}-{seed}"})
+            reports[arm].append(post_train.dag(settings, plan)["report"])
+    return {"claims": plan.add(stages.CLAIMS, reports, seeds=list(config.seeds))}
