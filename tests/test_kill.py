@@ -22,7 +22,7 @@ from apps import artifacts
 from tests import models
 
 ROOT = Path(__file__).parents[1]
-PATIENCE_S = 120
+PATIENCE_S = 300
 MARK = "MERIT_TEST_MARK"  # in the environment of a run and of whatever it starts
 VERIFIER = '''"""Right is what has an even number of letters: random models are right now and then, so there is credit to give."""
 from apps import records

@@ -27,9 +27,7 @@ class Adapters:
         import torch
 
         self.model, self.keep = model, keep
-        self.loaded: dict[
-            str, dict[str, tuple[Tensor, Tensor]]
-        ] = {}  # digest -> module -> (A (in, r), scaled B (r, out))
+        self.loaded: dict[str, dict[str, tuple[Tensor, Tensor]]] = {}  # digest: {module: (A (in, r), scaled B (r, out))}
         self.sites: dict[str, _Site] = {}
         self._chosen: tuple[str, ...] = ()
         self._torch = torch
