@@ -120,7 +120,8 @@ CREDIT = [Credit("t#0", (1.0,), (0.0,))]
 
 
 def asks(*waves):
-    yield from waves
+    for wave in waves:  # not `yield from`: it is sent values
+        yield wave
     return CREDIT
 
 
