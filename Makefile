@@ -33,7 +33,7 @@ format: $(READY)  ## format and sort what can be done by machine
 	$(BIN)/ruff format --quiet .
 
 claims: $(READY)  ## remake the figures of docs/results.md; hours
-	$(BIN)/python tests/benchmarks/claims.py
+	$(BIN)/python workflows/run.py claims --site local
 
 model: $(READY)  ## remake the embedded model
 	$(BIN)/python workflows/run.py pretrain --site local export=apps/data/embedded
