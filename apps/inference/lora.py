@@ -27,7 +27,8 @@ class Adapters:
         import torch
 
         self.model, self.keep = model, keep
-        self.loaded: dict[str, dict[str, tuple[Tensor, Tensor]]] = {}  # digest: {module: (A (in, r), scaled B (r, out))}
+        # digest -> module -> (A (in, r), scaled B (r, out)), the last used at the end
+        self.loaded: dict[str, dict[str, tuple[Tensor, Tensor]]] = {}
         self.sites: dict[str, _Site] = {}
         self._chosen: tuple[str, ...] = ()
         self._torch = torch
