@@ -301,6 +301,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_once_there_is_room(tiny_disk, t
     assert summary(tmp_path)["state"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_full_disk_under_the_runs_folder_is_told_too(tiny_disk, tmp_path):
     (tiny_disk / "ballast").write_bytes(b"x" * 280_000)
     complains(run(tmp_path, *SMALL, f"runs={tiny_disk}/runs"), r"No space left|disk is full", status=1)
@@ -326,7 +327,9 @@ def alive(group: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize(("signal_", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("signal_", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_run_that_is_stopped_says_how_to_go_on_and_goes_on(tmp_path, signal_, status):
     driver = command.start(tmp_path, *LONG)
     wait_for(tmp_path, 3, driver)
