@@ -68,7 +68,7 @@ class PostTrain(Run):
     """The configuration of `post_train`. Sections with a `name` choose a leaf; their other keys are its options."""
 
     model: str = Field("embedded", description="a local Hugging Face folder, or the model that comes with Merit")
-    rounds: int = Field(12, ge=0, description="rounds of rollout, credit and training")
+    rounds: int = Field(8, ge=0, description="rounds of rollout, credit and training")
     tasks: Section = Field({"name": "arithmetic"}, description="a family of tasks")
     verifier: Section = Field({"name": ""}, description="who judges answers; default: the family's own")
     topology: Section = Field({"name": "solve_critique_revise"}, description="how the team works together")
@@ -80,7 +80,7 @@ class PostTrain(Run):
     shuffle_credit: bool = Field(False, description="control experiment: values dealt out at random among the turns")
     advantage: Section = Field({"name": "grpo"}, description="from values to advantages")
     objective: Section = Field({"name": "grpo", "beta": 0.0}, description="the loss")
-    training: Training = Training()
+    training: Training = Training(epochs=2)
     evaluation: Evaluation = Evaluation()
     promotion: Promotion = Promotion()
 

@@ -13,17 +13,8 @@ from typing import Any
 
 from apps.stages import Stage
 from workflows import closure
+from workflows.config import LEAVES
 from workflows.store import Store
-
-FOLDERS = {  # a section of the options -> the folder of its leaves
-    "tasks": "tasks",
-    "topology": "topologies",
-    "engine": "inference/engines",
-    "verifier": "reward",
-    "credit": "credit",
-    "advantage": "training/advantages",
-    "objective": "training/objectives",
-}
 
 
 @dataclass(eq=False, slots=True)
@@ -50,7 +41,7 @@ class Plan:
         """A task of `stage` on the results of other nodes. The same stage, options and inputs give the same node."""
         given = {name: [n] if isinstance(n, Node) else list(n) for name, n in (inputs or {}).items()}
         keys = {name: [n.key for n in nodes] for name, nodes in given.items()}
-        roots = [stage.module, *(closure.root(FOLDERS[k], v["name"]) for k, v in options.items() if k in FOLDERS)]
+        roots = [stage.module, *(closure.root(LEAVES[k], v["name"]) for k, v in options.items() if k in LEAVES)]
         key = Store.key(stage.name, closure.code_digest(roots), options, keys)
         if key not in self.nodes:
             node = self.nodes[key] = Node(stage, key, options, given, self.round)

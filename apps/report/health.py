@@ -1,6 +1,6 @@
 """Whether training goes well: the figures of each agent in each round, and when they should worry.
 
-A row: round, kl (nats a token, to the frozen reference, by the objective's own estimator), clip_fraction, gradient_norm
+A row: round, kl (nats a token, to the base model: measured after the training, else by the objective), clip_fraction, gradient_norm
 (before clipping), loss (each the mean of the round's last ten steps), mismatch (|mean π_θ/π_old − 1| at the first step,
 where both are the same policy: 0 but for numerics), entropy (estimated: −mean log-probability of a sampled token,
 nats), length (tokens of a completion), no_variance (share of turns that gave no row to train on), unparsed (share of
@@ -40,6 +40,7 @@ def of_rounds(
     for r, p in zip(trained, plays, strict=True):
         for agent, folder in r.train.items():
             row = {"round": r.number, **of_training(steps(folder)), "no_variance": no_variance(r.batch, agent)}
+            row["kl"] = facts(folder).get("kl") or row["kl"]
             row |= of_turns([(t, v) for g in p.graded for t, v in _own(g, agent)], duties.get(agent, ""))
             found.setdefault(agent, []).append(row)
     return found

@@ -71,7 +71,11 @@ def chosen(words: str, choices: tuple[str, ...]) -> str | None:
     if same:
         return only(same)
     labels = {a or b for a, b in LABELLED.findall(words)} & set(known)
-    return only(labels) if labels else only(letter for letter, choice in zip(known, choices, strict=True) if says(words, choice))
+    return (
+        only(labels)
+        if labels
+        else only(letter for letter, choice in zip(known, choices, strict=True) if says(words, choice))
+    )
 
 
 def only(found) -> str | None:

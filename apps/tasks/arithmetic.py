@@ -127,6 +127,14 @@ def load(split: str, options: Options) -> list[Task]:
         name = f"arithmetic-{split}-{records.digest([problem.start, problem.steps])[:12]}"
         tasks.setdefault(
             name,
-            Task(name, question, str(problem.totals[-1]), "arithmetic", split, level, f"{work(problem)}. ANSWER: {problem.totals[-1]}"),
+            Task(
+                name,
+                question,
+                str(problem.totals[-1]),
+                "arithmetic",
+                split,
+                level,
+                f"{work(problem)}. ANSWER: {problem.totals[-1]}",
+            ),
         )
     return list(tasks.values())

@@ -93,4 +93,6 @@ def pairs(choices: Any) -> tuple[list[str], list[str]]:
 
 def ask(question: str, texts: list[str]) -> str:
     """The question with its options below it, as the team sees it."""
-    return "\n".join([question.strip(), *(f"{letter}) {text}" for letter, text in zip(string.ascii_uppercase, texts, strict=False))])
+    return "\n".join(
+        [question.strip(), *(f"{letter}) {text}" for letter, text in zip(string.ascii_uppercase, texts, strict=False))]
+    )

@@ -19,6 +19,7 @@ from apps.training.rows import Rows
 from apps.training.trainer import Options, Trainer, micro_batches, pad
 
 STATE = "optimiser.safetensors"
+DRIFT_ROWS = 64  # on which the KL to the base model is measured after training
 
 
 def batch(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,11 +65,12 @@ def train(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str,
         trainer.restore(load_file(before / STATE))
     module = leaf.find("training/objectives", options["objective"]["name"])
     tuned = leaf.options("training/objectives", options["objective"])
+    needs = module.needs(tuned) if hasattr(module, "needs") else module.NEEDS
     torch.manual_seed(options["seed"])
     history = []
     with open(out / "metrics.jsonl", "w") as log:
         for part in rows:
-            for metrics in trainer.fit(part, lambda b: module.loss(b, tuned), module.NEEDS, options["seed"]):
+            for metrics in trainer.fit(part, lambda b: module.loss(b, tuned), needs, options["seed"]):
                 history.append(metrics)
                 log.write(json.dumps(metrics) + "\n")
                 log.flush()
@@ -85,8 +87,20 @@ def train(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str,
         "tokens": int(sum(r.lengths.sum() for r in rows)) * chosen.epochs,
         "seconds": time.perf_counter() - started,
         "last": history[-1] if history else {},
+        "kl": drift(trainer, rows) if chosen.lora is not None else None,
         "loss": float(np.mean([m["loss"] for m in history[-50:]])) if history else None,
     }
+
+
+def drift(trainer: Trainer, rows: Sequence[Rows]) -> float | None:
+    """KL of the trained policy to the base model, nats a token: k3 on the first rows, which an earlier policy sampled."""
+    first = next((part.first(DRIFT_ROWS) for part in rows if len(part)), None)
+    if first is None:
+        return None
+    trained = np.concatenate(score(trainer, first))
+    with trainer.model.disable_adapter():
+        d = np.concatenate(score(trainer, first)) - trained
+    return float(np.mean(np.exp(d) - d - 1))
 
 
 def canary_rows(rows: Sequence[Rows], inputs: Mapping[str, Sequence[Path]]) -> Rows | None:

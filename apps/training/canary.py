@@ -23,13 +23,8 @@ Pair = tuple[np.ndarray, np.ndarray]  # prompt ids, completion ids
 
 def write(folder: Path, rows: Rows, score: Callable[[Rows], Sequence[np.ndarray]]) -> None:
     """Stores the first rows with `score(rows)`: log-probabilities at temperature 1."""
-    first = Rows(
-        rows.prompts[:SEQUENCES],
-        rows.completions[:SEQUENCES],
-        [np.zeros(0, np.float32)] * SEQUENCES,
-        np.ones(SEQUENCES),
-    )
-    Rows(first.prompts, first.completions, score(first), first.advantages[: len(first)]).save(folder / FILE)
+    first = rows.first(SEQUENCES)
+    Rows(first.prompts, first.completions, score(first), np.ones(len(first))).save(folder / FILE)
 
 
 def check(

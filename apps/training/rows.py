@@ -33,6 +33,11 @@ class Rows:
         """Tokens of each row, prompt and completion."""
         return np.array([len(p) + len(c) for p, c in zip(self.prompts, self.completions, strict=True)], np.int64)
 
+    def first(self, count: int) -> Rows:
+        """The first `count` rows."""
+        kept = (self.prompts[:count], self.completions[:count], self.logprobs[:count], self.advantages[:count])
+        return Rows(*kept, self.temperature, self.paired)
+
     def save(self, path: Path) -> None:
         aside = path.with_name(path.name + ".part")
         with open(aside, "wb") as file:

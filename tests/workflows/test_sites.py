@@ -25,7 +25,11 @@ def site(options):
 @pytest.mark.parametrize(("cores", "slots", "threads"), [(1, 1, 1), (2, 2, 1), (8, 4, 2), (32, 4, 8), (104, 4, 26)])
 def test_the_local_site_shares_out_its_cores(tmp_path, cores, slots, threads):
     site = sites.load("local", cores=cores, device="cpu")
-    assert (site.training_slots, site.training_threads) == (site.inference_slots, site.inference_threads) == (slots, threads)
+    assert (
+        (site.training_slots, site.training_threads)
+        == (site.inference_slots, site.inference_threads)
+        == (slots, threads)
+    )
     executors = site.parsl(tmp_path, None).executors
     assert {e.label: e.max_threads for e in executors} == {
         "inference": slots,
