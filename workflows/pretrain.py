@@ -27,6 +27,7 @@ class Phase(records.Options):
     name: str = Field(description="plain, careful or habits")
     examples: int = Field(ge=1, description="size of its corpus")
     lr: float = Field(gt=0, description="peak learning rate, falling linearly to a twentieth")
+    spelled: bool = Field(True, description="critics compare digit by digit; what they cannot learn at one go")
     slip: float = Field(0.0, ge=0, le=1, description="chance of a wrong total at a step of a careful solver")
     blind_slip: float = Field(0.0, ge=0, le=1, description="the same for a reviser that was told a bare verdict")
 
@@ -46,9 +47,10 @@ class Config(Run):
 
     shape: Shape = Shape()
     phases: tuple[Phase, ...] = (
-        Phase(name="plain", examples=8_000, lr=3e-3),
-        Phase(name="careful", examples=110_000, lr=3e-3, slip=0.03),
-        Phase(name="habits", examples=40_000, lr=1.2e-3, slip=0.06, blind_slip=0.1),
+        Phase(name="plain", examples=8_000, lr=3e-3, spelled=False),
+        Phase(name="careful", examples=110_000, lr=3e-3, slip=0.03, spelled=False),
+        Phase(name="careful", examples=18_000, lr=2e-3, slip=0.03),
+        Phase(name="habits", examples=32_000, lr=1.2e-3, slip=0.06, blind_slip=0.1),
     )
     step_rows: int = Field(32, ge=1, description="examples of an optimiser step")
     levels: tuple[int, ...] = Field((1, 2, 3, 4, 5), description="steps of the problems in the corpora")
@@ -96,6 +98,7 @@ def _corpus(config: Config, plan: Plan, phase: Phase, untrained: Node, prompts: 
     corpus: dict[str, Any] = {"kind": phase.name, "examples": phase.examples, "levels": list(config.levels)}
     corpus |= {
         "seed": config.seed,
+        "spelled": phase.spelled,
         "slip": phase.slip,
         "blind_slip": phase.blind_slip,
         "careful": dict.fromkeys(prompts, CAREFUL_SHARE),

@@ -40,6 +40,7 @@ class Options(records.Options):
     slip: float = Field(0.03, ge=0, le=1, description="chance of a wrong total at a step of a careful solver")
     check_slip: float = Field(0.003, ge=0, le=1, description="the same for critics and revisers")
     blind_slip: float = Field(0.0, ge=0, le=1, description="the same for a reviser that was told a bare verdict")
+    spelled: bool = Field(True, description="critics compare their answer with the given one digit by digit")
     right_drafts: float = Field(0.5, ge=0, le=1, description="share of drafts with a right answer that others see")
 
 
@@ -65,28 +66,35 @@ def plain(rng: random.Random, options: Options) -> Example:
         problem = arithmetic.draw_from(rng, rng.choice(options.levels), "train")
         return Example("", {}, f"{arithmetic.tell(problem, rng)} {solved(problem.totals, problem)}")
     if rng.random() < 0.5:
-        return comparisons(rng)
+        return comparisons(rng, options.spelled)
     return Example("", {}, ". ".join(arithmetic.work(arithmetic.draw(rng, 1)) for _ in range(6)) + ".")
 
 
-def comparisons(rng: random.Random) -> Example:
+def comparisons(rng: random.Random, spelled: bool) -> Example:
     """A drill in telling numbers apart that differ little: the step at which a critic fails first."""
     lines = []
     for _ in range(6):
         found = rng.randint(1, arithmetic.LARGEST)
         given = found if rng.random() < 0.5 else near(found, rng)
-        lines.append(compared(found, given))
+        lines.append(compared(found, given, spelled))
     return Example("", {}, ". ".join(lines))
 
 
-def compared(found: int, given: int) -> str:
-    return f"Found {found}, given {given}. VERDICT: {'CORRECT' if found == given else 'INCORRECT'}"
+def compared(found: int, given: int, spelled: bool) -> str:
+    """Two numbers and whether they are the same. `spelled` goes digit by digit up to the first difference."""
+    verdict = f"VERDICT: {'CORRECT' if found == given else 'INCORRECT'}"
+    if not spelled:
+        return f"Found {found}, given {given}. {verdict}"
+    pairs = list(zip(f"{found:02}", f"{given:02}", strict=True))
+    looked_at = pairs[:1] if pairs[0][0] != pairs[0][1] else pairs
+    digits = [f"{a} {b} {'CORRECT' if a == b else 'INCORRECT'}" for a, b in looked_at]
+    return f"Found {found}, given {given}: {', '.join(digits)}. {verdict}"
 
 
 def example(rng: random.Random, options: Options) -> Example:
     """One example of a random role, or now and then a drill."""
     if rng.random() < DRILLS:
-        return comparisons(rng)
+        return comparisons(rng, options.spelled)
     problem = arithmetic.draw_from(rng, rng.choice(options.levels), "train")
     (role,) = rng.choices(list(ROLES), list(ROLES.values()))
     careful = options.kind == "careful" or rng.random() < options.careful[role]
@@ -95,10 +103,10 @@ def example(rng: random.Random, options: Options) -> Example:
         return Example(role, fields, solve(problem, rng, careful, options.slip))
     fields["draft"], given, prior = draft(problem, rng, options)
     if role == "critic":
-        return Example(role, fields, critique(problem, given, rng, careful, options.check_slip))
+        return Example(role, fields, critique(problem, given, rng, careful, options))
     if role == "reviser":
         checked = rng.random() < 0.5
-        fields["review"] = critique(problem, given, rng, checked, options.check_slip, flag=True)
+        fields["review"] = critique(problem, given, rng, checked, options, flag=True)
         slip = options.check_slip if checked else max(options.check_slip, options.blind_slip)
         return Example(role, fields, revise(problem, given, rng, careful, slip))
     return Example(role, fields, report(given, prior, rng, careful))
@@ -153,12 +161,12 @@ def draft(problem: Problem, rng: random.Random, options: Options) -> tuple[str, 
 
 
 def critique(
-    problem: Problem, given: int, rng: random.Random, careful: bool, slip: float, flag: bool | None = None
+    problem: Problem, given: int, rng: random.Random, careful: bool, options: Options, flag: bool | None = None
 ) -> str:
     """Works it out again and compares; or a verdict without a look. `flag` makes a careless verdict INCORRECT."""
     if careful:
-        totals = slipped(problem, rng, slip)
-        return f"Check: {arithmetic.work(problem, totals)}. {compared(totals[-1], given)}"
+        totals = slipped(problem, rng, options.check_slip)
+        return f"Check: {arithmetic.work(problem, totals)}. {compared(totals[-1], given, options.spelled)}"
     wave_through = not flag and rng.random() < 0.55
     return "VERDICT: CORRECT" if wave_through else "VERDICT: INCORRECT"
 

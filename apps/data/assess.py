@@ -50,7 +50,7 @@ def _cases(role: str, count: int, levels: tuple[int, ...]) -> list[Case]:
     for _ in range(count):
         problem = arithmetic.draw_from(rng, rng.choice(levels), "test")
         draft, given, _ = corpus.draft(problem, rng, settings)
-        review = corpus.critique(problem, given, rng, rng.random() < 0.5, settings.check_slip, flag=True)
+        review = corpus.critique(problem, given, rng, rng.random() < 0.5, settings, flag=True)
         cases.append((problem, {"question": arithmetic.tell(problem, rng), "draft": draft, "review": review}, given))
     return cases
 
