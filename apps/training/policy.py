@@ -56,7 +56,8 @@ def _lora_config(lora: Lora):
 def save(policy: nn.Module, model: Path, out: Path) -> str:
     """Writes the trained weights into `out`, with the tokenizer if it is a whole model; returns their digest."""
     whole = not hasattr(policy, "peft_config")
-    policy.save_pretrained(out, safe_serialization=True)
+    # PEFT would otherwise look on the hub for the base model, to see whether its vocabulary has grown
+    policy.save_pretrained(out, **({} if whole else {"save_embedding_layers": False}))
     (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     if whole:
         for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):

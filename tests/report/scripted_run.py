@@ -41,7 +41,7 @@ class Run:
         key = records.digest([stage.name, options, {name: [a.key for a in found] for name, found in inputs.items()}])
         return stages.execute(
             stage=stage.name, key=key, module=stage.module, root=str(self.root), options=options, machine={},
-            given=inputs, own_process=False,
+            given=inputs, pool="",
         )  # fmt: skip
 
     def play(self, tasks: Artifact, team: Artifact, engine: dict, count: int, samples: int, temperature: float = 1.0):
