@@ -20,6 +20,16 @@ from apps.records import MeritError, Options
 
 HERE = Path(__file__).parent
 NOT_LEAVES = {"__init__", "app"}
+OFFERS = {  # a folder -> what each of its leaves offers besides Options
+    "tasks": ("load", "VERIFIER"),
+    "topologies": ("play", "ROLES", "DUTIES"),
+    "inference/engines": ("load",),
+    "reward": ("verify", "check_gold"),
+    "credit": ("assign", "REPLAYS"),
+    "training/advantages": ("advantages",),
+    "training/objectives": ("loss", "NEEDS"),
+    "tools": ("use",),
+}
 
 
 def names(folder: str) -> list[str]:
@@ -31,6 +41,13 @@ def names(folder: str) -> list[str]:
 @cache  # a play looks its topology up each time it starts
 def find(folder: str, name: str) -> ModuleType:
     """The module of a leaf. A typo is answered with the nearest name and the list."""
+    module = _load(folder, name)
+    if missing := [part for part in ("Options", *OFFERS.get(folder, ())) if not hasattr(module, part)]:
+        raise MeritError(f"{folder}: {name} offers no {' and no '.join(missing)}; see docs/adding.md")
+    return module
+
+
+def _load(folder: str, name: str) -> ModuleType:
     if name in names(folder):
         return importlib.import_module(f"apps.{folder.replace('/', '.')}.{name}")
     if name.endswith(".py"):

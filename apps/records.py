@@ -66,6 +66,15 @@ class Sampling:
     top_p: float = 1.0  # nucleus; 1 keeps the whole distribution (what training wants)
     top_k: int = 0  # 0 keeps the whole distribution (what training wants)
 
+    def __post_init__(self) -> None:
+        if not (self.temperature >= 0 and self.max_new_tokens >= 1 and 0 < self.top_p <= 1 and self.top_k >= 0):
+            raise ValueError(f"temperature and top_k from 0, max_new_tokens from 1, top_p in (0, 1]; given {self}")
+
+    @property
+    def whole(self) -> bool:
+        """Whether every token can be drawn, so that log-probabilities are those that a trainer works out."""
+        return self.temperature > 0 and self.top_p == 1 and self.top_k == 0
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Turn:

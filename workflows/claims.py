@@ -12,7 +12,7 @@ from pydantic import Field
 
 from apps import stages
 from workflows import post_train
-from workflows.config import PostTrain, overlay
+from workflows.config import PostTrain, overlay, validated
 from workflows.plan import Node, Plan
 
 __all__ = ["Config", "dag"]
@@ -23,7 +23,11 @@ class Config(PostTrain):
 
     seeds: tuple[int, ...] = Field((0, 1, 2, 3, 4), description="seeds that every arm is run with")
     arms: dict[str, dict[str, Any]] = Field(
-        {"shapley": {}, "uniform": {"credit": {"name": "uniform"}}, "shuffled": {"shuffle_credit": True}},
+        {
+            "shapley": {"credit": {"name": "shapley"}},
+            "uniform": {"credit": {"name": "uniform"}},
+            "shuffled": {"shuffle_credit": True},
+        },
         description="name: what it changes in the configuration",
     )
 
@@ -34,6 +38,7 @@ def dag(config: Config, plan: Plan) -> dict[str, Node]:
     reports: dict[str, list[Node]] = {arm: [] for arm in config.arms}
     for seed in config.seeds:
         for arm, changes in config.arms.items():
-            settings = PostTrain(**{**overlay(base, changes), "seed": seed, "name": f"{arm}-{seed}"})
+            given = {**overlay(base, changes), "seed": seed, "name": f"{arm}-{seed}"}
+            settings = validated(PostTrain, given, f"arms.{arm}")
             reports[arm].append(post_train.dag(settings, plan)["report"])
     return {"claims": plan.add(stages.CLAIMS, reports, seeds=list(config.seeds))}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError
@@ -20,7 +20,7 @@ class Run(records.Options):
     """What every workflow's configuration has."""
 
     name: str = Field("", description="of the run's folder; default: the workflow's name", pattern=r"^(\w[\w.-]*)?$")
-    seed: int = Field(0, description="of everything that is drawn")
+    seed: int = Field(0, ge=0, lt=2**63, description="of everything that is drawn")
     store: str = Field("store", description="folder of finished results, shared by all runs")
     runs: str = Field("runs", description="folder of the runs")
 
@@ -40,7 +40,9 @@ class Rollout(records.Options):
     tasks: int = Field(24, ge=1, description="tasks a round")
     plan: Literal["independent", "tree"] = Field("independent", description="how plays of one task are related")
     samples: int = Field(8, ge=1, description="plays of each task, for `independent`")
-    branching: dict[str, int] = Field({}, description="branches at each role's turns, for `tree`; others have 1")
+    branching: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        {}, description="branches at each role's turns, for `tree`; others have 1"
+    )
     shards: int = Field(2, ge=1, description="tasks of the DAG that a round's rollouts are split into")
 
 
@@ -111,10 +113,15 @@ def load(kind: type[C], file: Path | None, words: Sequence[str], **fixed: Any) -
     for word in words:
         given = overlay(given, parse_word(word))
     given |= {key: value for key, value in fixed.items() if value is not None}
+    return validated(kind, given, str(file) if file else "")
+
+
+def validated(kind: type[C], given: Mapping[str, Any], where: str = "") -> C:
+    """The typed settings, every leaf's options checked; `where` they came from is named in a fault."""
     try:
         config = kind(**given)
     except ValidationError as error:
-        raise MeritError(explain(kind, error, file)) from error
+        raise MeritError(explain(kind, error, where)) from error
     for section, folder in LEAVES.items():
         if hasattr(config, section):
             check_leaf(section, folder, getattr(config, section))
@@ -176,12 +183,12 @@ def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     return result
 
 
-def explain(kind: type[Run], error: ValidationError, file: Path | None) -> str:
+def explain(kind: type[Run], error: ValidationError, source: str) -> str:
     """Each fault with its place, and for an unknown key the nearest known one."""
     lines = []
     for fault in error.errors():
         path = [str(part) for part in fault["loc"]]
-        where = f" (in {file} or on the command line)" if file else ""
+        where = f" (in {source} or on the command line)" if source else ""
         if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             known = known_keys(kind, path[:-1])
             lines.append(leaf.unknown(".".join(path[:-1]) or "configuration", path[-1], known) + where)

@@ -30,7 +30,8 @@ class Found:
 
 
 def found(runs: Path, run: str, task: str, when: str) -> Iterator[Found]:
-    """The traces of the task whose id begins with `task`, played before, after, or in a round's training."""
+    """The traces of the first task whose id begins with `task` (of all tasks of a shard for ""), played before, after, or
+    in a round's training."""
     folder = _folder(runs, run)
     root = Path(yaml.safe_load((folder / "config.yaml").read_text())["store"])
     index = json.loads((folder / "artifacts.json").read_text())
@@ -42,10 +43,10 @@ def found(runs: Path, run: str, task: str, when: str) -> Iterator[Found]:
         }
         shard = verdicts.read(place["grade"][0], traces.read(place["rollout"][0] / traces.FILE))
         known |= {g.trace.task for g in shard}
-        if any(g.trace.task.startswith(task) for g in shard) and task:
-            return _of_task(
-                root, entry, place, shard, next(g.trace.task for g in shard if g.trace.task.startswith(task))
-            )
+        meant = list(dict.fromkeys(g.trace.task for g in shard if g.trace.task.startswith(task)))
+        if meant:
+            chosen = meant[:1] if task else meant
+            return (one for name in chosen for one in _of_task(root, entry, place, shard, name))
     raise MeritError(leaf.unknown(f"{run}, {when}: task", task, sorted(known)))
 
 

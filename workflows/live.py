@@ -110,11 +110,9 @@ def _await_all(plan: Plan) -> None:
 
 def _begin(folder: Path, workflow: ModuleType, config: configuration.Run, command: str) -> None:
     name = workflow.__name__.rpartition(".")[2]
+    described = {"workflow": name, "command": command, **environment.describe()}
+    _write(folder / "environment.json", json.dumps(described, indent=2) + "\n")
     _write(folder / "config.yaml", configuration.dump(config))
-    _write(
-        folder / "environment.json",
-        json.dumps({"workflow": name, "command": command, **environment.describe()}, indent=2) + "\n",
-    )
     _say_how_it_ended(folder, "running", None)
 
 
@@ -123,6 +121,9 @@ def _finish(folder: Path, config: configuration.Run, plan: Plan, found: Mapping[
     if "report" in found:
         for name in ("report.html", SUMMARY):
             shutil.copy(Path(found["report"].path) / name, folder / name)
+    if "claims" in found:
+        for name in ("claims.json", "claims.md"):
+            shutil.copy(Path(found["claims"].path) / name, folder / name)
     if "model" in found:
         for target in filter(None, (str(folder / "model"), getattr(config, "export", ""))):
             _copy_model(Path(found["model"].path), Path(target))

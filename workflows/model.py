@@ -8,7 +8,7 @@ from pathlib import Path
 from apps.records import MeritError, digest
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "apps" / "data" / "embedded"
-WHOLE = 1 << 24  # larger files are known by their size and both ends
+CHUNK = 1 << 22  # bytes
 
 
 def locate(name: str) -> Path:
@@ -33,13 +33,12 @@ def fingerprint(path: str) -> str:
     if not path or not place.exists():
         return ""
     files = sorted(f for f in place.rglob("*") if f.is_file() and f.suffix != ".md") if place.is_dir() else [place]
-    return digest([[f.relative_to(place).as_posix(), f.stat().st_size, _ends(f)] for f in files])
+    return digest([[f.relative_to(place).as_posix(), _digest(f)] for f in files])
 
 
-def _ends(file: Path) -> str:
+def _digest(file: Path) -> str:
+    sha = hashlib.sha256()
     with open(file, "rb") as opened:
-        if file.stat().st_size <= WHOLE:
-            return hashlib.sha256(opened.read()).hexdigest()
-        head = opened.read(WHOLE // 2)
-        opened.seek(-WHOLE // 2, 2)
-        return hashlib.sha256(head + opened.read()).hexdigest()
+        while chunk := opened.read(CHUNK):
+            sha.update(chunk)
+    return sha.hexdigest()

@@ -55,4 +55,4 @@ class Plan:
 
     def finished(self, store: Store) -> dict[str, int]:
         """How many of them the store already holds."""
-        return dict(Counter(n.stage.name for n in self.nodes.values() if store.find(n.stage.name, n.key)))
+        return dict(Counter(n.stage.name for n in self.nodes.values() if store.has(n.stage.name, n.key)))

@@ -53,6 +53,6 @@ def dag(config: Config, plan: Plan) -> dict[str, Node]:
         validation=curve,
         promote=decisions,
         **history,
-        everything=list(plan.nodes.values()),
+        everything=list(steps.nodes.values()),
     )
     return {"report": report, "team": team, "untrained": untrained}

@@ -78,6 +78,8 @@ def run(
     words = list(words or [])
     name = words.pop(0) if words and "=" not in words[0] else ""
     if resume:
+        if config:
+            raise MeritError("--resume goes on with a run's own settings; leave --config out, or leave --resume out")
         name, config = _resumed(name, words)
     name = name or "post_train"
     workflow = find(name)
@@ -102,9 +104,8 @@ def run(
         typer.echo(f"error: {error}\nWhat is finished is kept; once it is mended, go on with:\n  {command}", err=True)
         raise typer.Exit(1) from None
     except OSError as error:
-        if error.errno not in FULL:
-            raise
-        typer.echo(f"error: the disk is full: {error}\nMake room, then go on with:\n  {command}", err=True)
+        full = "the disk is full: " if error.errno in FULL else ""
+        typer.echo(f"error: {full}{error}\nOnce that is mended, go on with:\n  {command}", err=True)
         raise typer.Exit(1) from None
     _print_result(folder)
 
@@ -193,7 +194,8 @@ def _print_plan(plan: Plan, settings: configuration.Run, site: str) -> None:
 def _print_result(folder: Path) -> None:
     from apps.report import table
 
-    typer.echo(table.table(folder / "summary.json"))
+    claims = folder / "claims.md"
+    typer.echo(claims.read_text(encoding="utf-8") if claims.is_file() else table.table(folder / "summary.json"))
     typer.echo(
         f"\nThe whole story: {folder / 'report.html'}" if (folder / "report.html").is_file() else f"\nResults: {folder}"
     )

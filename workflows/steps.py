@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from apps import leaf, stages
+from apps.inference.driver import seed_of
 from apps.records import MeritError, Sampling
 from workflows import model
 from workflows.config import PostTrain
@@ -23,11 +24,26 @@ class Steps:
 
     def __init__(self, config: PostTrain, plan: Plan) -> None:
         self.config, self.plan = config, plan
+        self.nodes: dict[str, Node] = {}  # of this run, which may share them with others in the plan
+        if (
+            self.trains
+            and "old" in leaf.find("training/objectives", config.objective["name"]).NEEDS
+            and not config.sampling.whole
+        ):
+            raise MeritError(
+                f"objective.name={config.objective['name']} compares the trained with the sampling policy, so rollouts have to draw "
+                f"from the whole distribution: sampling.temperature > 0, top_p = 1, top_k = 0; given {config.sampling}"
+            )
         self.model = model.identity(config.model) if config.engine["name"] != "scripted" else "scripted"
 
     @cached_property
     def topology(self) -> ModuleType:
         return leaf.find("topologies", self.config.topology["name"])
+
+    def _add(self, stage: stages.Stage, *inputs: Any, **options: Any) -> Node:
+        node = self.plan.add(stage, *inputs, **options)
+        self.nodes[node.key] = node
+        return node
 
     @property
     def trains(self) -> bool:
@@ -65,25 +81,25 @@ class Steps:
 
     def tasks(self, split: str) -> Node:
         data = model.fingerprint(self.config.tasks.get("path", ""))
-        return self.plan.add(stages.TASKS, split=split, tasks=self.config.tasks, verifier=self.verifier, data=data)
+        return self._add(stages.TASKS, split=split, tasks=self.config.tasks, verifier=self.verifier, data=data)
 
     def untrained(self) -> Node:
         """The team as it comes: every agent is the base model."""
-        return self.plan.add(stages.BASE, agents=self.agents)
+        return self._add(stages.BASE, agents=self.agents)
 
     def rollout(self, tasks: Node, team: Node, **what: Any) -> Shards:
         """A round's plays of training tasks."""
         config, rollout = self.config, self.config.rollout
         plan: dict[str, Any] = {"name": rollout.plan}
-        plan |= {"samples": rollout.samples} if rollout.plan == "independent" else {"branching": rollout.branching}
-        start = self.plan.round * rollout.tasks
+        plan |= {"samples": rollout.samples} if rollout.plan == "independent" else {"branching": self._branching()}
+        start = (self.plan.round - 1) * rollout.tasks
         return self._play(
             tasks, team, f"train/{self.plan.round}", start, rollout.tasks, rollout.shards, plan, config.sampling
         )
 
     def grade(self, tasks: Node, played: Shards) -> Shards:
         return [
-            self.plan.add(
+            self._add(
                 stages.GRADE, {"tasks": tasks, "rollout": shard}, verifier=self.verifier, topology=self.config.topology
             )
             for shard in played
@@ -96,7 +112,7 @@ class Steps:
             return [None] * len(played)
         speak = self._speak(f"replay/{self.plan.round}", self.config.sampling)
         return [
-            self.plan.add(
+            self._add(
                 stages.REPLAY,
                 {"tasks": tasks, "policies": team, "rollout": shard, "grade": verdicts},
                 credit=credit,
@@ -108,10 +124,10 @@ class Steps:
 
     def assign(self, tasks: Node, played: Shards, judged: Shards, replays: Sequence[Node | None]) -> Shards:
         options: dict[str, Any] = {"credit": self._credit(), "topology": self.config.topology}
-        if self.config.shuffle_credit:
+        if self.config.shuffle_credit and self.plan.round:
             options["shuffle"] = f"{self.config.seed}/{self.plan.round}"
         return [
-            self.plan.add(
+            self._add(
                 stages.ASSIGN,
                 {"tasks": tasks, "rollout": shard, "grade": verdicts, **({"replay": replay} if replay else {})},
                 **options,
@@ -122,7 +138,7 @@ class Steps:
     def train(self, team: Node, played: Shards, judged: Shards, credit: Shards) -> list[Node]:
         """A new adapter for every agent, each on its own turns."""
         config = self.config
-        rows = self.plan.add(
+        rows = self._add(
             stages.BATCH,
             {"rollout": played, "grade": judged, "assign": credit},
             agents=self.agents,
@@ -130,25 +146,25 @@ class Steps:
             objective=config.objective,
         )
         return [
-            self.plan.add(
+            self._add(
                 stages.TRAIN,
                 {"batch": rows, "policies": team},
                 agent=agent,
                 base_model=self.model,
                 objective=config.objective,
                 training=config.training.model_dump(mode="json"),
-                seed=config.seed,
+                seed=seed_of(config.seed, "training", self.plan.round, agent) >> 1,
             )
             for agent in self.agents
         ]
 
     def gather(self, team: Node, adapters: Sequence[Node]) -> Node:
-        return self.plan.add(stages.GATHER, {"policies": team, "train": adapters})
+        return self._add(stages.GATHER, {"policies": team, "train": adapters})
 
     def promote(self, team: Node, scores: Node, candidate: Node, candidate_scores: Node) -> Node:
         """Who plays on. Its artifact holds the team and that team's scores."""
         inputs = {"policies": team, "scores": scores, "candidate": candidate, "candidate_scores": candidate_scores}
-        return self.plan.add(stages.PROMOTE, inputs, promotion=self.config.promotion.model_dump())
+        return self._add(stages.PROMOTE, inputs, promotion=self.config.promotion.model_dump())
 
     def validate(self, tasks: Node, team: Node) -> Node:
         """Figures on the validation tasks, sampled: the same tasks and random numbers in every round."""
@@ -180,13 +196,11 @@ class Steps:
         hidden = ("store", "runs", "name")
         settings = {k: v for k, v in self.config.model_dump(mode="json").items() if k not in hidden}
         settings["name"] = self.config.name
-        return self.plan.add(
-            stages.REPORT, inputs, config=settings, agents=self.agents, duties=dict(self.topology.DUTIES)
-        )
+        return self._add(stages.REPORT, inputs, config=settings, agents=self.agents, duties=dict(self.topology.DUTIES))
 
     def _measure(self, tasks: Node, played: Shards) -> Node:
         inputs = {"rollout": played, "grade": self.grade(tasks, played)}
-        return self.plan.add(stages.MEASURE, inputs, topology=self.config.topology)
+        return self._add(stages.MEASURE, inputs, topology=self.config.topology)
 
     def _play(
         self, tasks: Node, team: Node, what: str, start: int, count: int, shards: int, plan: dict, sampling: Sampling
@@ -196,11 +210,11 @@ class Steps:
         order = f"{self.config.seed}/{what.split('/')[0]}"
         edges = [start + count * i // shards for i in range(shards + 1)]
         return [
-            self.plan.add(
+            self._add(
                 stages.ROLLOUT,
                 {"tasks": tasks, "policies": team},
                 plan=plan,
-                take={"seed": order, "start": low, "count": high - low},
+                take={"seed": order, "start": low, "count": high - low, "window": count},
                 **speak,
             )
             for low, high in zip(edges[:-1], edges[1:], strict=True)
@@ -218,6 +232,16 @@ class Steps:
             "sampling": dataclasses.asdict(sampling),
             "seed": f"{config.seed}/{what}",
         }
+
+    def _branching(self) -> dict[str, int]:
+        """Branches by role; a tree without any would be one play a task, from which nothing can be learnt."""
+        branching = self.config.rollout.branching
+        for role in branching:
+            if role not in self.agents:
+                raise MeritError(leaf.unknown("rollout.branching: role", role, self.agents))
+        if max(branching.values(), default=1) < 2:
+            raise MeritError(f"rollout.plan=tree wants rollout.branching, as in rollout.branching.{self.agents[0]}=3")
+        return branching
 
     def _credit(self) -> dict[str, Any]:
         """The credit section; past the replay budget's rounds no task is replayed."""

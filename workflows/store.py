@@ -41,6 +41,10 @@ class Store:
         """
         return records.digest(to_jsonable_python({"stage": stage, "code": code, "options": options, "inputs": inputs}))
 
+    def has(self, stage: str, key: str) -> bool:
+        """Whether `find` is likely to find it: files and sizes are looked at, contents are not, and nothing is moved."""
+        return artifacts.check(artifacts.locate(self.root, stage, key), contents=False) is None
+
     def find(self, stage: str, key: str) -> Artifact | None:
         """The artifact of `key` if it is there and whole. A damaged one is moved aside and counts as absent."""
         path = artifacts.locate(self.root, stage, key)

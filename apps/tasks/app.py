@@ -39,13 +39,20 @@ def read(folder: Path) -> list[Task]:
     return [Task(**{**row, "choices": tuple(row["choices"])}) for row in rows]
 
 
-def take(tasks: Sequence[Task], seed: str, start: int, count: int) -> list[Task]:
-    """`count` tasks from place `start` on, of an endless row of shuffles: every task comes once before any comes again."""
+def take(tasks: Sequence[Task], seed: str, start: int, count: int, window: int = 0) -> list[Task]:
+    """`count` tasks from place `start` on, of an endless row of shuffles; fewer where a window is larger than the split.
+
+    A window (a round, an evaluation) never holds a task twice: places are counted in whole windows of a shuffle, and what
+    is left over at a shuffle's end is skipped.
+    """
     from apps.inference.driver import seed_of
 
+    window = window or count
+    length = max(1, len(tasks) // window) * window  # places of one shuffle that are used
     chosen = []
     for place in range(start, start + count):
-        shuffle, index = divmod(place, len(tasks))
-        order = np.random.default_rng(seed_of(seed, shuffle)).permutation(len(tasks))
-        chosen.append(tasks[order[index]])
+        shuffle, index = divmod(place, length)
+        if index < len(tasks):
+            order = np.random.default_rng(seed_of(seed, shuffle)).permutation(len(tasks))
+            chosen.append(tasks[order[index]])
     return chosen

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Annotated
 
 from pydantic import Field
 
@@ -33,7 +34,9 @@ LARGEST, OPERANDS, FACTORS = 99, range(2, 13), (2, 3)
 class Options(records.Options):
     """What is generated."""
 
-    levels: tuple[int, ...] = Field((3, 4, 5), description="numbers of operations, in equal shares")
+    levels: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (3, 4, 5), min_length=1, description="numbers of operations, in equal shares"
+    )
     train: int = Field(4000, ge=1, description="problems in the train split")
     validation: int = Field(500, ge=1, description="problems in the validation split")
     test: int = Field(500, ge=1, description="problems in the test split")

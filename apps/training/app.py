@@ -112,14 +112,14 @@ def canary_rows(rows: Sequence[Rows], inputs: Mapping[str, Sequence[Path]]) -> R
 
 
 def score(trainer: Trainer, rows: Rows) -> list[np.ndarray]:
-    """The trainer's log-probabilities of each completion, at temperature 1."""
+    """The trainer's log-probabilities of each completion, at temperature 1, in float32 throughout."""
     torch = trainer.torch
     trainer.model.eval()
     scores: list[np.ndarray] = [np.zeros(0, np.float32)] * len(rows)
     with torch.no_grad():
         for micro in micro_batches(rows, np.arange(len(rows)), trainer.options.micro_tokens):
             ids, mask, where = pad(rows, micro, torch, trainer.device)
-            out = trainer.logprobs(ids, mask, where, 1.0)
+            out = trainer.logprobs(ids, mask, where, 1.0, exact=True)
             for row, i in zip(out, micro, strict=True):
                 scores[i] = row[: len(rows.completions[i])].cpu().numpy()
     return scores

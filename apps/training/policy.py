@@ -36,6 +36,9 @@ def open_policy(model: Path, adapter: Path | None, options: Options, seed: int) 
         local_files_only=True,
         attn_implementation=options.attention,
     )
+    for key in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(base.config, key, None) not in (None, 1, 1.0):
+            raise MeritError(f"model={model}: its head changes the logits ({key}), which the trainer does not follow")
     if options.lora is None:
         return base
     from peft import PeftModel, get_peft_model

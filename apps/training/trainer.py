@@ -127,11 +127,15 @@ class Trainer:
         present[where[0], where[2]] = 1
         return Batch(logprobs, present, **counts, old_BT=old, reference_BT=reference, advantages_BT=advantages)
 
-    def logprobs(self, ids: Tensor, mask: Tensor, where: tuple[Tensor, ...], temperature: float) -> Tensor:
+    def logprobs(
+        self, ids: Tensor, mask: Tensor, where: tuple[Tensor, ...], temperature: float, exact: bool = False
+    ) -> Tensor:
         """log π (B, T) of the completion tokens, 0 at padding; logits are made at those places alone."""
         torch = self.torch
         row, position, column = where
-        automatic = torch.autocast(ids.device.type, torch.bfloat16, enabled=self.options.dtype == "bfloat16")
+        automatic = torch.autocast(
+            ids.device.type, torch.bfloat16, enabled=self.options.dtype == "bfloat16" and not exact
+        )
         with automatic:
             causal = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
             hidden = causal.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
