@@ -37,11 +37,12 @@ class TeamSettings(records.Options):
 class Rollout(records.Options):
     """What is played in a training round."""
 
-    tasks: int = Field(24, ge=1, description="tasks a round")
-    plan: Literal["independent", "tree"] = Field("independent", description="how plays of one task are related")
+    tasks: int = Field(16, ge=1, description="tasks a round")
+    plan: Literal["independent", "tree"] = Field("tree", description="how plays of one task are related")
     samples: int = Field(8, ge=1, description="plays of each task, for `independent`")
     branching: dict[str, Annotated[int, Field(ge=1)]] = Field(
-        {}, description="branches at each role's turns, for `tree`; others have 1"
+        {},
+        description="branches at each role's turns, for `tree`; default by duty: solve 4, check 3, revise 2, report 1",
     )
     shards: int = Field(2, ge=1, description="tasks of the DAG that a round's rollouts are split into")
 
@@ -51,7 +52,7 @@ class Evaluation(records.Options):
 
     tasks: int = Field(500, ge=1, description="test tasks, before and after")
     samples: int = Field(2, ge=1, description="sampled plays of each test task; one greedy play comes on top")
-    validation_tasks: int = Field(80, ge=1, description="validation tasks, every round")
+    validation_tasks: int = Field(120, ge=1, description="validation tasks, every round")
     validation_samples: int = Field(2, ge=1, description="sampled plays of each")
     shards: int = Field(2, ge=1, description="tasks of the DAG that an evaluation is split into")
     shown_tasks: int = Field(
@@ -63,15 +64,17 @@ class Promotion(records.Options):
     """When a trained team is let in."""
 
     rule: Literal["better", "not_worse", "always"] = Field("not_worse", description="better, not_worse or always")
-    alpha: float = Field(0.05, gt=0, lt=1, description="level of the paired test")
+    alpha: float = Field(
+        0.25, gt=0, lt=1, description="level of the paired test; high, since a loss is the worse error here"
+    )
 
 
 class PostTrain(Run):
     """The configuration of `post_train`. Sections with a `name` choose a leaf; their other keys are its options."""
 
     model: str = Field("embedded", description="a local Hugging Face folder, or the model that comes with Merit")
-    rounds: int = Field(8, ge=0, description="rounds of rollout, credit and training")
-    tasks: Section = Field({"name": "arithmetic"}, description="a family of tasks")
+    rounds: int = Field(10, ge=0, description="rounds of rollout, credit and training")
+    tasks: Section = Field({"name": "arithmetic", "levels": [4, 5]}, description="a family of tasks")
     verifier: Section = Field({"name": ""}, description="who judges answers; default: the family's own")
     topology: Section = Field({"name": "solve_critique_revise"}, description="how the team works together")
     team: TeamSettings = TeamSettings()
@@ -80,7 +83,7 @@ class PostTrain(Run):
     rollout: Rollout = Rollout()
     credit: Section = Field({"name": "shapley", "repeats": 2}, description="who gets the reward and who the blame")
     shuffle_credit: bool = Field(False, description="control experiment: values dealt out at random among the turns")
-    advantage: Section = Field({"name": "grpo"}, description="from values to advantages")
+    advantage: Section = Field({"name": "at_grpo", "epsilon": 0.1}, description="from values to advantages")
     objective: Section = Field({"name": "grpo", "beta": 0.0}, description="the loss")
     training: Training = Training(epochs=2)
     evaluation: Evaluation = Evaluation()

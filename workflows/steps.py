@@ -17,6 +17,7 @@ from workflows.config import PostTrain
 from workflows.plan import Node, Plan
 
 Shards = list[Node]
+BRANCHES = {"solve": 4, "check": 3, "revise": 2, "report": 1}  # of a tree, by duty
 
 
 class Steps:
@@ -234,8 +235,9 @@ class Steps:
         }
 
     def _branching(self) -> dict[str, int]:
-        """Branches by role; a tree without any would be one play a task, from which nothing can be learnt."""
-        branching = self.config.rollout.branching
+        """Branches by role, by default those of its duty; a tree without any has nothing to compare."""
+        usual = {role: BRANCHES[duty] for role, duty in self.topology.DUTIES.items()}
+        branching = self.config.rollout.branching or usual
         for role in branching:
             if role not in self.agents:
                 raise MeritError(leaf.unknown("rollout.branching: role", role, self.agents))

@@ -96,7 +96,7 @@ def start_of(group: Group, r: Replay) -> Start:
     trace = group.graded[r.trace].trace
     return Start(
         task=group.task,
-        sample=trace.sample,
+        sample="",  # all traces of a task share their replays' random numbers: what they have in common is played once
         recorded=trace.turns[: r.keep],
         pool=() if r.fresh else trace.turns,
         absent=dict(r.absent),

@@ -39,7 +39,7 @@ verifiers that misread. The solvers of the corpora slip now and then on the way:
 On {problems} problems of the test split a role, levels {levels}. *Careful*: the first word of a careful completion is put into the
 role's mouth, so this is what it can do; *habit*: left alone. Solver and reviser: share of right answers; critic: balanced
 accuracy of its verdicts; verifier: share of answers read as they stand. *Sampled* is at temperature 1, where a solver's own
-slips show. The model before the habits were mixed in ({before}) and as it ships ({after}):
+slips show. The model *before* the habits were mixed in, and *as it ships*:
 
 | role | model | {modes} |
 |---|---|{rules}
@@ -68,8 +68,6 @@ def text(facts: Mapping[str, Sequence[Mapping[str, Any]]], options: Mapping[str,
         bad=1 - options["careful"],
         problems=options["problems"],
         levels=", ".join(map(str, options["levels"])),
-        before="before",
-        after="as it ships",
         modes=" | ".join(MODES),
         rules="---:|" * len(MODES),
         roles="\n".join(roles),
