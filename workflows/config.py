@@ -42,7 +42,7 @@ class Rollout(records.Options):
     samples: int = Field(8, ge=1, description="plays of each task, for `independent`")
     branching: dict[str, Annotated[int, Field(ge=1)]] = Field(
         {},
-        description="branches at each role's turns, for `tree`; default by duty: solve 4, check 3, revise 2, report 1",
+        description="branches at each role's turns, for `tree`; default by duty: solve 3, check 4, revise 3, report 1",
     )
     shards: int = Field(2, ge=1, description="tasks of the DAG that a round's rollouts are split into")
 
@@ -73,7 +73,7 @@ class PostTrain(Run):
     """The configuration of `post_train`. Sections with a `name` choose a leaf; their other keys are its options."""
 
     model: str = Field("embedded", description="a local Hugging Face folder, or the model that comes with Merit")
-    rounds: int = Field(10, ge=0, description="rounds of rollout, credit and training")
+    rounds: int = Field(5, ge=0, description="rounds of rollout, credit and training")
     tasks: Section = Field({"name": "arithmetic", "levels": [4, 5]}, description="a family of tasks")
     verifier: Section = Field({"name": ""}, description="who judges answers; default: the family's own")
     topology: Section = Field({"name": "solve_critique_revise"}, description="how the team works together")

@@ -17,7 +17,7 @@ from workflows.config import PostTrain
 from workflows.plan import Node, Plan
 
 Shards = list[Node]
-BRANCHES = {"solve": 4, "check": 3, "revise": 2, "report": 1}  # of a tree, by duty
+BRANCHES = {"solve": 3, "check": 4, "revise": 3, "report": 1}  # of a tree, by duty
 
 
 class Steps:
