@@ -116,7 +116,7 @@ def _role(role: str, duty: str, graded: Sequence[Graded]) -> dict[str, Any]:
         return {"accuracy": _share([v.right for g, i, v in _own(role, graded)])}
     pairs = [(before, v) for g, i, v in _own(role, graded) if (before := _latest(g, i)) is not None]
     if duty == "report":
-        misread = [before.parsed != v.parsed for before, v in pairs if before.parsed is not None]
+        misread = metrics.misreads([before.parsed for before, _ in pairs], [v.parsed for _, v in pairs])
         return {"misread": _share(misread), "accuracy": _share([v.right for _, v in pairs])}
     return {
         "wrong_to_right": _share([v.right for before, v in pairs if not before.right]),

@@ -43,10 +43,9 @@ def error_introduction_rate(before: Sequence[bool] | np.ndarray, after: Sequence
     return share(~after[before])
 
 
-def misread_rate(given: Sequence[str | None], read: Sequence[str | None]) -> float:
-    """The share of readable answers (not None) that a verifier reported as another one, or as none."""
-    pairs = [(g, r) for g, r in zip(given, read, strict=True) if g is not None]
-    return share([g != r for g, r in pairs])
+def misreads(given: Sequence[str | None], read: Sequence[str | None]) -> list[bool]:
+    """Of each readable answer (not None): whether a verifier reported it as another one, or as none."""
+    return [g != r for g, r in zip(given, read, strict=True) if g is not None]
 
 
 def collaboration_efficiency(team: float, single: float, agents: int) -> float:

@@ -36,7 +36,7 @@ def test_nothing_to_measure_is_nan_and_not_zero():
     assert isnan(metrics.error_correction_rate([1, 1], [1, 0]))
     assert isnan(metrics.error_introduction_rate([0, 0], [1, 0]))
     assert isnan(metrics.collaboration_efficiency(0.5, 0.5, 1))
-    assert isnan(metrics.misread_rate([None], ["3"]))
+    assert isnan(metrics.share(metrics.misreads([None], ["3"])))
 
 
 def test_unequal_answers_are_refused():
@@ -45,7 +45,7 @@ def test_unequal_answers_are_refused():
 
 
 def test_a_misread_is_of_a_readable_answer():
-    assert metrics.misread_rate(["3", "3", "4", None], ["3", "5", None, "9"]) == pytest.approx(2 / 3)
+    assert metrics.misreads(["3", "3", "4", None], ["3", "5", None, "9"]) == [False, True, True]
 
 
 def test_pass_at_k_check_values():

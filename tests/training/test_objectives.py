@@ -19,14 +19,6 @@ SEEDS = st.integers(0, 2**31)
 TENSORS = ("logprobs_BT", "mask_BT", "old_BT", "reference_BT", "advantages_BT")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def random_batch(seed, rows=6, length=5, empty_row=False):
     """Random log-probabilities in float64; each row's own tokens have a gap, as after a tool's turn."""
     generator = torch.Generator().manual_seed(seed)

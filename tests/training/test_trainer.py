@@ -24,14 +24,6 @@ LOSSES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def adapter(tiny_model, tmp_path_factory):
     """With a B that is not 0, so that the policy differs from its reference."""
