@@ -25,7 +25,7 @@ OFFERS = {  # a folder -> what each of its leaves offers besides Options
     "topologies": ("play", "ROLES", "DUTIES"),
     "inference/engines": ("load",),
     "reward": ("verify", "check_gold"),
-    "credit": ("assign", "REPLAYS"),
+    "credit": ("assign", "asks"),
     "training/advantages": ("advantages",),
     "training/objectives": ("loss", "NEEDS"),
     "tools": ("use",),

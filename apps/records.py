@@ -158,16 +158,18 @@ class Group:
 class Replay:
     """A counterfactual that a credit method asks for: a recorded trace, played again with a change.
 
-    The topology is run again. The first `keep` turns are handed back as recorded. From there on an agent of
+    The topology is run again. The first `keep` turns are handed back as recorded. From there on whoever is
     `absent` is replaced by what its protocol declares, and every other agent speaks: its recorded turn is
     reused where its prompt is unchanged, else it is sampled with the randomness of `repeat`.
     """
 
     trace: int  # index into the group's traces
-    absent: tuple[tuple[str, str], ...] = ()  # (agent, protocol) of each agent replaced: "bypass", "null" or "base"
+    absent: tuple[tuple[str, str], ...] = ()  # (agent, or path of one turn; "bypass", "null", "base" or "cached")
     repeat: int = 0  # which independent draw; the same number means the same random numbers in every coalition
     keep: int = 0  # turns at the start that are handed back as recorded, whoever spoke them
-    fresh: bool = False  # sample again even where the prompt is unchanged
+    fresh: Literal["", "next", "rest"] = (
+        ""  # sampled again though its prompt is unchanged: the turn after the kept; all
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,45 @@ class Outcome:
     answer: str  # the parsed answer, or ""
     sampled_turns: int  # turns that had to be generated
     sampled_tokens: int  # tokens that had to be generated
+    stand_ins: tuple[tuple[str, str], ...] = ()  # (path of a turn, protocol) of each that stood in, fallbacks included
+    text: str = ""  # what the turn after the kept ones said, where `fresh` is "next"
+
+
+@dataclass(frozen=True, slots=True)
+class Consult:
+    """A question that a credit method puts to a judge, a model that does not play."""
+
+    prompt: str  # the user's message; the judge's own chat template is put around it
+    fields: tuple[tuple[str, str], ...] = ()  # (name, text) that the prompt was filled with, for judges without a model
+    repeat: int = 0  # which independent draw
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A judge's reply."""
+
+    text: str
+    sampled_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A question to a reward model: how likely it finds each of some texts after a prompt."""
+
+    prompt: str  # the user's message; the model's own chat template is put around it
+    texts: tuple[str, ...]  # whole completions
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """A reward model's reply."""
+
+    nats: tuple[float, ...]  # log-probability of each text, its end token included
+    read_tokens: int  # tokens that had to be read
+
+
+Question = Replay | Consult | Rate  # what a credit method may yield, in lists
+Finding = Outcome | Said | Rated  # and what it is sent, in the same order
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +231,7 @@ class Credit:
     agents: dict[str, float] = field(default_factory=dict)  # value of each agent, also of one that did not speak
     agent_errors: dict[str, float] = field(default_factory=dict)  # and its standard error
     notes: tuple[str, ...] = ()  # sentences that explain it ("with the critic absent: right in 6 of 8")
+    residual: float | None = None  # what the shares miss of v(N) − v(∅); None where a method promises no such sum
 
 
 @dataclass(frozen=True, slots=True)

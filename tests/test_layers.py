@@ -19,7 +19,7 @@ FUNCTION = {  # a folder of leaves -> what each of its leaves offers, besides Op
     "apps/topologies": {"play", "ROLES", "PROMPTS", "DUTIES"},
     "apps/inference/engines": {"load"},
     "apps/reward": {"verify", "check_gold"},
-    "apps/credit": {"assign", "REPLAYS"},
+    "apps/credit": {"assign", "asks"},
     "apps/training/advantages": {"advantages"},
     "apps/training/objectives": {"loss", "NEEDS"},
     "apps/tools": {"use"},

@@ -25,7 +25,7 @@ class Found:
     task: Task
     graded: Graded
     credit: Credit | None
-    waves: list[results.Wave]  # the replays of the task's group
+    findings: results.Findings  # what was asked about the task's group
     index: int  # of the trace in its group
 
 
@@ -54,10 +54,10 @@ def _of_task(
     root: Path, entry: dict[str, Any], place: dict[str, list[Path]], shard: list[Graded], task: str
 ) -> Iterator[Found]:
     credit = results.read(artifacts.locate(root, "assign", entry["key"]))
-    waves = results.read_replays(place["replay"][0]).get(task, []) if "replay" in place else []
+    findings = results.read_replays(place["replay"][0]).get(task, {}) if "replay" in place else {}
     known = {t.id: t for t in tasks_app.read(place["tasks"][0])}
     group = [(g, c) for g, c in zip(shard, credit, strict=True) if g.trace.task == task]
-    return (Found(known[task], g, c, waves, i) for i, (g, c) in enumerate(group))
+    return (Found(known[task], g, c, findings, i) for i, (g, c) in enumerate(group))
 
 
 def _assigned(index: list[dict[str, Any]], when: str) -> list[dict[str, Any]]:

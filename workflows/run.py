@@ -161,7 +161,7 @@ def why(
 
     for one in inspect_run.found(Path(runs), run, task, when):
         if one.credit:
-            typer.echo(conversation.explain(one.graded, one.credit, one.waves, one.index, full))
+            typer.echo(conversation.explain(one.graded, one.credit, one.findings, one.index, full))
 
 
 def _pairs(words: list[str]) -> dict[str, object]:

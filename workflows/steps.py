@@ -108,8 +108,8 @@ class Steps:
 
     def replay(self, tasks: Node, team: Node, played: Shards, judged: Shards) -> list[Node | None]:
         """The counterfactuals that the credit method asks for; None where it asks for none."""
-        method, credit = leaf.find("credit", self.config.credit["name"]), self._credit()
-        if not method.REPLAYS or credit.get("share", 1) == 0:
+        credit = self._credit()
+        if not leaf.find("credit", credit["name"]).asks(leaf.options("credit", credit)):
             return [None] * len(played)
         speak = self._speak(f"replay/{self.plan.round}", self.config.sampling)
         return [

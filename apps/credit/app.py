@@ -1,7 +1,8 @@
-"""The credit stages: `replay` plays what a method asks for, `assign` turns the outcomes into values.
+"""The credit stages: `replay` finds out what a method asks, `assign` turns what was found into values.
 
-A method is a generator. `replay` runs it against the model and records every wave of outcomes; `assign` runs it
-again on the record, so values can be worked out anew without a model.
+A method is a generator of questions. `replay` runs it against the models and records every question with what came of
+it; `assign` runs it again on the record, so values can be worked out anew without a model. Several methods may share one
+record: what two of them ask is played once.
 """
 
 from __future__ import annotations
@@ -13,38 +14,41 @@ from pathlib import Path
 from typing import Any
 
 from apps import leaf
-from apps.credit import results
+from apps.credit import outside, results
 from apps.inference import app as inference_app
 from apps.inference import traces
 from apps.inference.driver import Start, Voice, perform
-from apps.records import Credit, Group, MeritError, Outcome, Replay
+from apps.records import Consult, Credit, Finding, Group, MeritError, Outcome, Question, Rate, Replay, Trace, Turn
 from apps.reward import verdicts
 from apps.tasks import app as tasks_app
 
 
 def replay(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Plays every replay that the method asks for, the groups of a shard together."""
+    """Finds out all that the method, or each of `methods`, asks; the groups of a shard together."""
     started = time.perf_counter()
     groups = read_groups(inputs, options)
-    module, chosen = _method(options)
-    speaking = inference_app.voice(inputs["policies"][0], options)
     verifier, tuned = leaf.find("reward", options["verifier"]["name"]), leaf.options("reward", options["verifier"])
-    running = [module.assign(group, chosen) for group in groups]
-    waves: list[list[results.Wave]] = [[] for _ in groups]
-    wanted = {i: asked for i, method in enumerate(running) if (asked := _advance(method, None)) is not None}
-    while wanted:
-        order = [(i, r) for i in sorted(wanted) for r in wanted[i]]
-        outcomes = outcomes_of(
-            [(groups[i], r) for i, r in order], speaking, lambda task, text: verifier.verify(task, text, tuned)
+    speaking = inference_app.voice(inputs["policies"][0], options)
+    found: list[dict[Question, Finding]] = [{} for _ in groups]
+
+    def find_out(asked: Sequence[tuple[int, Question]]) -> None:
+        replays = [(i, q) for i, q in asked if isinstance(q, Replay)]
+        came = outcomes_of(
+            [(groups[i], q) for i, q in replays], speaking, lambda t, text: verifier.verify(t, text, tuned)
         )
-        for i in sorted(wanted):
-            mine, outcomes = outcomes[: len(wanted[i])], outcomes[len(wanted[i]) :]
-            waves[i].append((wanted[i], mine))
-        wanted = {i: asked for i in sorted(wanted) if (asked := _advance(running[i], waves[i][-1][1])) is not None}
-    results.write_replays(out, [(group.task.id, waves[i]) for i, group in enumerate(groups)])
-    count = sum(len(asked) for played in waves for asked, _ in played)
+        for (i, question), outcome in zip(replays, came, strict=True):
+            found[i][question] = outcome
+        others = [(i, q) for i, q in asked if isinstance(q, Consult | Rate)]
+        said = outside.answers([(groups[i].task, q) for i, q in others], inputs, options)
+        for (i, question), reply in zip(others, said, strict=True):
+            found[i][question] = reply
+
+    for section in options.get("methods") or [options["credit"]]:
+        investigate([_running(section, group) for group in groups], found, find_out)
+    results.write_replays(out, {group.task.id: found[i] for i, group in enumerate(groups)})
     return {
-        "replays": count,
+        "replays": sum(isinstance(question, Replay) for findings in found for question in findings),
+        "questions": sum(map(len, found)),
         "turns": speaking.turns,
         "tokens": speaking.tokens,
         "seconds": time.perf_counter() - started,
@@ -52,30 +56,59 @@ def replay(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str
 
 
 def assign(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Values for every trace of a shard of whole groups."""
-    module, chosen = _method(options)
+    """Values for every trace of a shard of whole groups, and what they cost."""
+    started = time.perf_counter()
     recorded = results.read_replays(inputs["replay"][0]) if "replay" in inputs else {}
     credit: list[Credit] = []
+    used: list[Finding] = []
     for group in read_groups(inputs, options):
-        credit += given(module.assign(group, chosen), recorded.get(group.task.id, []))
+        credit += given(_running(options["credit"], group), recorded.get(group.task.id, {}), used)
     if options.get("shuffle") is not None:
         credit = shuffled(credit, options["shuffle"])
     results.write(out, credit)
-    return {"traces": len(credit)}
+    residuals = [abs(c.residual) for c in credit if c.residual is not None]
+    return {
+        "traces": len(credit),
+        "replays": sum(isinstance(finding, Outcome) for finding in used),
+        "questions": len(used),
+        "replayed_tokens": sum(getattr(f, "sampled_tokens", 0) + getattr(f, "read_tokens", 0) for f in used),
+        "residual": max(residuals, default=None),
+        "seconds": time.perf_counter() - started,
+    }
 
 
-def given(method, waves: Sequence[results.Wave]) -> list[Credit]:
-    """What a method returns when it is told the recorded outcomes."""
+def investigate(
+    running: Sequence[Any],
+    found: Sequence[dict[Question, Finding]],
+    find_out: Callable[[Sequence[tuple[int, Question]]], None],
+) -> None:
+    """Drives methods to their ends, wave by wave; what stands in `found` already is not asked again."""
+    wanted = {i: asked for i, method in enumerate(running) if (asked := _advance(method, None)) is not None}
+    while wanted:
+        new = dict.fromkeys((i, q) for i in sorted(wanted) for q in wanted[i] if q not in found[i])
+        find_out(list(new))
+        sent = {i: [found[i][q] for q in asked] for i, asked in wanted.items()}
+        wanted = {i: asked for i in sorted(sent) if (asked := _advance(running[i], sent[i])) is not None}
+
+
+def given(method, findings: results.Findings, used: list[Finding] | None = None) -> list[Credit]:
+    """What a method returns when it is told what was recorded; that is added to `used`, each finding once."""
+    told: dict[Question, Finding] = {}
     sent = None
-    for asked, outcomes in waves:
-        if _advance(method, sent) != asked:
-            raise MeritError("the method asks for other replays than were recorded; run the stage `replay` again")
-        sent = outcomes
-    try:
-        method.send(sent)
-    except StopIteration as end:
-        return end.value
-    raise MeritError("the method asks for more replays than were recorded; run the stage `replay` again")
+    while True:
+        try:
+            asked = list(method.send(sent))
+        except StopIteration as end:
+            if used is not None:
+                used += told.values()
+            return end.value
+        if missing := [question for question in asked if question not in findings]:
+            raise MeritError(
+                f"the method asks {len(missing)} questions that were not recorded, {missing[0]} for one; "
+                "run the stage `replay` again with this method and these options"
+            )
+        sent = [findings[question] for question in asked]
+        told.update(zip(asked, sent, strict=True))
 
 
 def outcomes_of(wanted: Sequence[tuple[Group, Replay]], speaking: Voice, verify: Callable) -> list[Outcome]:
@@ -86,8 +119,16 @@ def outcomes_of(wanted: Sequence[tuple[Group, Replay]], speaking: Voice, verify:
         verdict = verify(group.task, trace.answer)
         known = {id(turn.completion_ids) for turn in group.graded[r.trace].trace.turns}
         fresh = [t for t in trace.turns if t.finish != "substitute" and id(t.completion_ids) not in known]
-        tokens = sum(len(t.completion_ids) for t in fresh)
-        found.append(Outcome(verdict.score, verdict.parsed or "", len(fresh), tokens))
+        found.append(
+            Outcome(
+                verdict.score,
+                verdict.parsed or "",
+                len(fresh),
+                sum(len(t.completion_ids) for t in fresh),
+                tuple((t.path, t.stand_in) for t in trace.turns[r.keep :] if t.stand_in),
+                trace.turns[r.keep].text if r.fresh == "next" else "",
+            )
+        )
     return found
 
 
@@ -98,10 +139,27 @@ def start_of(group: Group, r: Replay) -> Start:
         task=group.task,
         sample="",  # all traces of a task share their replays' random numbers: what they have in common is played once
         recorded=trace.turns[: r.keep],
-        pool=() if r.fresh else trace.turns,
+        pool=_reusable(trace, r),
         absent=dict(r.absent),
+        cached=_cached(group, r) if "cached" in dict(r.absent).values() else (),
         salt=f"replay/{r.repeat}",
     )
+
+
+def _reusable(trace: Trace, r: Replay) -> tuple[Turn, ...]:
+    """The recorded turns that may be reused where their prompt is unchanged."""
+    if r.fresh == "rest":
+        return ()
+    return tuple(turn for i, turn in enumerate(trace.turns) if not (r.fresh == "next" and i == r.keep))
+
+
+def _cached(group: Group, r: Replay) -> tuple[Turn, ...]:
+    """What was said in the other plays of the task, from the one after this one on; another one for every repeat."""
+    own = {id(turn.completion_ids) for turn in group.graded[r.trace].trace.turns}
+    others = [g.trace for g in (*group.graded[r.trace + 1 :], *group.graded[: r.trace])]
+    start = r.repeat % len(others) if others else 0
+    said = [turn for trace in (*others[start:], *others[:start]) for turn in trace.turns]
+    return tuple(turn for turn in said if id(turn.completion_ids) not in own)
 
 
 def read_groups(inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> list[Group]:
@@ -123,12 +181,13 @@ def shuffled(credit: Sequence[Credit], seed: str) -> list[Credit]:
     return [Credit(c.trace, tuple(values[next(order)] for _ in c.values), (0.0,) * len(c.values)) for c in credit]
 
 
-def _method(options: Mapping[str, Any]):
-    return leaf.find("credit", options["credit"]["name"]), leaf.options("credit", options["credit"])
+def _running(section: Mapping[str, Any], group: Group):
+    """The method of a configuration's section, started on a group."""
+    return leaf.find("credit", section["name"]).assign(group, leaf.options("credit", dict(section)))
 
 
-def _advance(method, sent: list[Outcome] | None) -> list[Replay] | None:
-    """What the method asks for next; None when it is done."""
+def _advance(method, sent: list[Finding] | None) -> list[Question] | None:
+    """What the method asks next; None when it is done."""
     try:
         return list(method.send(sent))
     except StopIteration:

@@ -21,7 +21,6 @@ from apps import records
 from apps.credit import groups
 from apps.records import Credit, Graded, Group, MeritError, Outcome, Replay
 
-REPLAYS = False
 EVENTS = {(None, False): "introduced", (True, False): "lost", (False, True): "repaired"}  # (before, now)
 
 
@@ -30,6 +29,10 @@ class Options(records.Options):
 
     blame: float = Field(-1.0, ge=-1, le=0, description="value of the turn that made the answer wrong")
     repair: float = Field(0.5, ge=0, le=1, description="value of a turn that made a wrong answer right")
+
+
+def asks(options: Options) -> bool:
+    return False
 
 
 def assign(group: Group, options: Options) -> Generator[list[Replay], list[Outcome], list[Credit]]:

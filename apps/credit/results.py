@@ -1,17 +1,18 @@
-"""What the credit stages write and read: credit a line a trace, and the replays that it rests on a line a group."""
+"""What the credit stages write and read: credit a line a trace, and what came of a method's questions, a line a task."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from apps.records import Credit, Outcome, Replay
+from apps.records import Consult, Credit, Finding, Outcome, Question, Rate, Rated, Replay, Said
 
 CREDIT, REPLAYS = "credit.jsonl", "replays.jsonl"
+KINDS = {"replay": (Replay, Outcome), "consult": (Consult, Said), "rate": (Rate, Rated)}
 
-Wave = tuple[list[Replay], list[Outcome]]  # what a method asked for at once, and what came of it
+Findings = Mapping[Question, Finding]  # all that was asked about one group, by whatever method
 
 
 def write(folder: Path, credit: Sequence[Credit]) -> None:
@@ -28,20 +29,35 @@ def read(folder: Path) -> list[Credit]:
     return [Credit(**{k: tuple(v) if k in tuples else v for k, v in row.items()}) for row in rows]
 
 
-def write_replays(folder: Path, groups: Sequence[tuple[str, Sequence[Wave]]]) -> None:
-    """`groups`: a task's id and its waves."""
+def write_replays(folder: Path, groups: Mapping[str, Findings]) -> None:
+    """`groups`: what was found, by task's id."""
     with open(folder / REPLAYS, "w", encoding="utf-8") as file:
-        for task, waves in groups:
-            asked = [[dataclasses.asdict(r) for r in replays] for replays, _ in waves]
-            came = [[dataclasses.asdict(o) for o in outcomes] for _, outcomes in waves]
-            file.write(json.dumps({"task": task, "asked": asked, "came": came}) + "\n")
+        for task, findings in groups.items():
+            rows = [
+                [_kind(asked), dataclasses.asdict(asked), dataclasses.asdict(came)] for asked, came in findings.items()
+            ]
+            file.write(json.dumps({"task": task, "findings": rows}) + "\n")
 
 
-def read_replays(folder: Path) -> dict[str, list[Wave]]:
-    """The waves of each task."""
-    found = {}
+def read_replays(folder: Path) -> dict[str, Findings]:
+    """What was found about each task's group, in the order in which it was asked."""
+    found: dict[str, Findings] = {}
     with open(folder / REPLAYS, encoding="utf-8") as file:
         for row in map(json.loads, file):
-            asked = [[Replay(**{**r, "absent": tuple(map(tuple, r["absent"]))}) for r in wave] for wave in row["asked"]]
-            found[row["task"]] = list(zip(asked, [[Outcome(**o) for o in wave] for wave in row["came"]], strict=True))
+            found[row["task"]] = {
+                KINDS[kind][0](**_frozen(asked)): KINDS[kind][1](**_frozen(came))
+                for kind, asked, came in row["findings"]
+            }
     return found
+
+
+def _kind(asked: Question) -> str:
+    return next(name for name, (question, _) in KINDS.items() if isinstance(asked, question))
+
+
+def _frozen(fields: dict) -> dict:
+    """JSON's lists as the tuples that records hold."""
+    return {
+        k: tuple(tuple(i) if isinstance(i, list) else i for i in v) if isinstance(v, list) else v
+        for k, v in fields.items()
+    }

@@ -29,7 +29,6 @@ from apps.credit import games, groups
 from apps.leaf import unknown
 from apps.records import Credit, Graded, Group, MeritError, Outcome, Replay
 
-REPLAYS = True
 MOST_PLAYERS = 6
 
 Protocol = Literal["bypass", "null", "base"]
@@ -44,6 +43,10 @@ class Options(records.Options):
     repeats: int = Field(4, ge=1, description="replays of each coalition; 1 gives no intervals")
     share: float = Field(1.0, ge=0, le=1, description="share of tasks replayed; the others get score - group mean")
     rounds: int = Field(0, ge=0, description="replay only in the first so many rounds, 0 = in all; the DAG reads it")
+
+
+def asks(options: Options) -> bool:
+    return options.share > 0
 
 
 def assign(group: Group, options: Options) -> Generator[list[Replay], list[Outcome], list[Credit]]:

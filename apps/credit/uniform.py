@@ -11,11 +11,13 @@ from apps import records
 from apps.credit import groups
 from apps.records import Credit, Graded, Group, Outcome, Replay
 
-REPLAYS = False
-
 
 class Options(records.Options):
     """There is nothing to set."""
+
+
+def asks(options: Options) -> bool:
+    return False
 
 
 def assign(group: Group, options: Options) -> Generator[list[Replay], list[Outcome], list[Credit]]:

@@ -19,7 +19,7 @@ from apps.inference.engine import Completion, Engine, Request
 from apps.inference.play import Want, flatten
 from apps.records import MeritError, Policy, Sampling, Task, Trace, Turn, state_of
 
-PROTOCOLS = ("bypass", "null", "base")
+PROTOCOLS = ("bypass", "null", "base", "cached")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,8 @@ class Start:
     sample: str
     recorded: tuple[Turn, ...] = ()  # handed back by path, whoever spoke them
     pool: tuple[Turn, ...] = ()  # reused where an agent sees the very same prompt again; that of its path first
-    absent: Mapping[str, str] = field(default_factory=dict)  # agent -> protocol of what stands in
+    absent: Mapping[str, str] = field(default_factory=dict)  # agent, or path of one turn -> protocol of what stands in
+    cached: tuple[Turn, ...] = ()  # what "cached" hands back: the first of its path, else the first of its agent
     salt: str = ""  # tells apart the random numbers of replays; "" in a first play
 
 
@@ -115,6 +116,32 @@ class _Playing:
         """The recorded turn of an agent that sees `state` again: the one of this path, else the first in that state."""
         return self.pool_by_path.get((path, state)) or self.pool.get((role, state))
 
+    def protocol(self, want: Want) -> str:
+        """What stands in for who is to speak; "" if they do themselves."""
+        absent = self.start.absent
+        protocol = absent.get(want.path) or absent.get(want.effect.role, "")
+        if protocol and protocol not in PROTOCOLS:
+            raise MeritError(leaf.unknown("stand-in protocol", protocol, list(PROTOCOLS)))
+        return protocol
+
+    def stand_in(self, want: Want, protocol: str) -> tuple[str, str] | None:
+        """(protocol, text) of a stand-in that need not be sampled; None where the base model has to speak.
+
+        A protocol that cannot be honoured here falls back: `cached` without a cached turn to `bypass`, and `bypass`
+        without a text to `base`. The turn bears the name of what did stand in.
+        """
+        if protocol == "null":
+            return "null", ""
+        if protocol == "cached" and (turn := self._cached_turn(want)):
+            return "cached", turn.text
+        if protocol in ("bypass", "cached") and want.effect.bypass is not None:
+            return "bypass", want.effect.bypass
+        return None
+
+    def _cached_turn(self, want: Want) -> Turn | None:
+        of_agent = [turn for turn in self.start.cached if turn.agent == want.effect.role]
+        return next((turn for turn in of_agent if turn.path == want.path), of_agent[0] if of_agent else None)
+
     @property
     def trace(self) -> Trace:
         return Trace(self.start.task.id, self.start.sample, tuple(self.turns), self.answer.text, self.answer.converged)
@@ -153,16 +180,14 @@ class Voice:
 
     def _resolve(self, play: _Playing, want: Want, needed: dict) -> Any:
         """A result that need not be sampled; or the key of one that must, whose request is put into `needed`."""
-        ask, absent = want.effect, play.start.absent
+        ask = want.effect
         if not isinstance(ask, Ask):
             return _do(play, want)
         if want.path in play.recorded:
             return play.recorded[want.path]
-        protocol = absent.get(ask.role, "")
-        if protocol and protocol not in PROTOCOLS:
-            raise MeritError(leaf.unknown("stand-in protocol", protocol, list(PROTOCOLS)))
-        if protocol == "null" or (protocol == "bypass" and ask.bypass is not None):
-            return _substitute(ask, want.path, protocol, self.team)
+        protocol = play.protocol(want)
+        if protocol and (stand_in := play.stand_in(want, protocol)):
+            return _substitute(ask, want.path, *stand_in, self.team.sampling)
         prompt, ids = self.engine.render(self.team.system, fill(self.team.prompts, ask))
         state = state_of(ids)
         if not protocol and (turn := play.reusable(want.path, ask.role, state)):
@@ -180,7 +205,7 @@ class Voice:
             return result
         turn = result if isinstance(result, Turn) else self._said[result]
         stand_in = turn.stand_in
-        if not isinstance(result, Turn) and want.effect.role in play.start.absent:
+        if not isinstance(result, Turn) and play.protocol(want):
             stand_in = "base"
         return (
             turn
@@ -205,24 +230,10 @@ def _turn(request: Request, said: Completion) -> Turn:
     )
 
 
-def _substitute(ask: Ask, path: str, protocol: str, team: Team) -> Turn:
+def _substitute(ask: Ask, path: str, protocol: str, text: str, sampling: Sampling) -> Turn:
     """A turn that nobody spoke."""
-    nothing = np.zeros(0, np.int32)
-    text = ask.bypass if protocol == "bypass" else ""
-    return Turn(
-        ask.role,
-        path,
-        "",
-        text,
-        nothing,
-        nothing,
-        np.zeros(0, np.float32),
-        "",
-        team.sampling,
-        0,
-        "substitute",
-        protocol,
-    )
+    nothing, no_logprobs = np.zeros(0, np.int32), np.zeros(0, np.float32)
+    return Turn(ask.role, path, "", text, nothing, nothing, no_logprobs, "", sampling, 0, "substitute", protocol)
 
 
 def fill(prompts: Mapping[str, str], ask: Ask) -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from apps.credit.results import Wave
-from apps.records import Credit, Graded, Task, Turn, Verdict
+from apps.credit.results import Findings
+from apps.records import Credit, Graded, Replay, Task, Turn, Verdict
 from apps.topologies import formats
 
 SHORT = 200  # characters of a prompt that are shown unless all are asked for
 STAND_INS = {"bypass": "bypassed", "null": "made to say nothing", "base": "replaced by the base model"}
+STAND_INS["cached"] = "replaced by what it said in another play"
 BYPASSED = "Bypassed: the topology says what stands for its words; where it names nothing, as for a solver, the base model speaks."
 BOLD, FAINT, GOOD, BAD = "1", "2", "36", "33"  # cyan and yellow: told apart by the colour-blind too
 
@@ -67,13 +68,15 @@ def shortened(text: str, full: bool = False) -> str:
     return text if full or len(text) <= SHORT else f"{text[: SHORT // 2]} … {text[-SHORT // 2 :]}"
 
 
-def explain(graded: Graded, credit: Credit, replays: Sequence[Wave] = (), trace: int = 0, full: bool = False) -> str:
+def explain(
+    graded: Graded, credit: Credit, findings: Findings | None = None, trace: int = 0, full: bool = False
+) -> str:
     """Why each agent has its value: from the recorded replays of this trace, or else from the method's own notes.
 
-    `replays` are the waves of the whole task, `trace` is the place of this trace among the task's traces. `full`
+    `findings` are those about the whole task, `trace` is the place of this trace among the task's traces. `full`
     also compares each agent's absence with every other coalition.
     """
-    game, others = played(replays, trace)
+    game, others = played(findings or {}, trace)
     said = f"{graded.trace.id}: the team's answer was {outcome(graded.verdict)}."
     lines = [said]
     for agent, value, error in _values(graded, credit):
@@ -87,21 +90,15 @@ def explain(graded: Graded, credit: Credit, replays: Sequence[Wave] = (), trace:
     return "\n".join(lines)
 
 
-def played(replays: Sequence[Wave], trace: int) -> tuple[Game, list[str]]:
+def played(findings: Findings, trace: int) -> tuple[Game, list[str]]:
     """The coalitions played from this trace, and sentences on its other replays (prefixes kept, turns played anew)."""
     game: Game = {}
-    prefixes: dict[tuple[int, bool], list[float]] = {}
-    for asked, came in replays:
-        for replay, result in zip(asked, came, strict=True):
-            if replay.trace != trace:
-                continue
-            plain = not replay.keep and not replay.fresh
-            place = (
-                game.setdefault(frozenset(replay.absent), [])
-                if plain
-                else prefixes.setdefault((replay.keep, replay.fresh), [])
-            )
-            place.append(result.score)
+    prefixes: dict[tuple[int, str], list[float]] = {}
+    for asked, came in findings.items():
+        if isinstance(asked, Replay) and asked.trace == trace:
+            plain = not asked.keep and not asked.fresh
+            place = game.setdefault(frozenset(asked.absent), []) if plain else None
+            (prefixes.setdefault((asked.keep, asked.fresh), []) if place is None else place).append(came.score)
     said = [
         f"From turn {keep + 1} on played again: {_right(scores)}." for (keep, _), scores in sorted(prefixes.items())
     ]

@@ -41,7 +41,7 @@ def chance(the_group):
 def credits(name, the_group):
     method = leaf.find("credit", name)
     given, asked = drive(method.assign(the_group, method.Options()), chance(the_group))
-    assert method.REPLAYS or not asked
+    assert method.asks(method.Options()) or not asked
     return given
 
 

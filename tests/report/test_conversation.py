@@ -80,24 +80,19 @@ def test_a_critic_is_judged_by_the_answer_before_it():
         assert conversation.mark(Graded(Trace("t", "0", turns, "", True), answer, (answer, None)), 1) == (said, fair)
 
 
-def replay(
-    trace: int, scores: list[float], *absent: str, protocol: str = "bypass"
-) -> tuple[list[Replay], list[Outcome]]:
-    out = tuple((agent, protocol) for agent in absent)
-    return [Replay(trace, out, k) for k in range(len(scores))], [Outcome(s, "", 1, 1) for s in scores]
+def replays(trace: int, scores: list[float], *absent: tuple[str, str]) -> dict[Replay, Outcome]:
+    return {Replay(trace, absent, k): Outcome(s, "", 1, 1) for k, s in enumerate(scores)}
 
 
 def test_why_names_the_replays_of_this_trace_alone():
-    waves = [
-        replay(0, [1, 1, 1, 0], "critic", protocol="base"),
-        replay(1, [0, 0, 0, 0], "critic", protocol="base"),
-        replay(0, [1, 0, 0, 0], "critic", "solver", "verifier"),
-        replay(0, [0, 1, 0, 1], "solver", "verifier"),
-    ]
-    waves[2][0][:] = [
-        Replay(0, (("critic", "base"), ("solver", "bypass"), ("verifier", "bypass")), k) for k in range(4)
-    ]
-    said = conversation.explain(GRADED, CREDIT, waves, 0)
+    critic, solver, verifier = ("critic", "base"), ("solver", "bypass"), ("verifier", "bypass")
+    findings = {
+        **replays(0, [1, 1, 1, 0], critic),
+        **replays(1, [0, 0, 0, 0], critic),
+        **replays(0, [1, 0, 0, 0], critic, solver, verifier),
+        **replays(0, [0, 1, 0, 1], solver, verifier),
+    }
+    said = conversation.explain(GRADED, CREDIT, findings, 0)
     assert (
         "the critic −0.31 ± 0.12: with it replaced by the base model the team was right in 3 of 4 replays, "
         "with it in place this play was wrong"
@@ -117,17 +112,18 @@ def test_values_of_turns_alone_are_named_by_their_turns():
 
 
 def test_kept_prefixes_are_told_apart_from_coalitions():
-    asked = [Replay(0, keep=2, repeat=k, fresh=True) for k in range(3)]
-    game, said = conversation.played([(asked, [Outcome(s, "", 1, 1) for s in (1, 0, 1)])], 0)
+    asked = [Replay(0, keep=2, repeat=k, fresh="rest") for k in range(3)]
+    found = dict(zip(asked, [Outcome(s, "", 1, 1) for s in (1, 0, 1)], strict=True))
+    game, said = conversation.played(found, 0)
     assert not game and said[1:] == ["From turn 3 on played again: right in 2 of 3 replays."]
 
 
 def test_a_real_shapley_value_is_explained_by_its_replays(made):
     _, inputs, _ = made
     plays = played([inputs["rollout"][0]], [inputs["grade"][0]], [inputs["assign"][0]])
-    waves = results.read_replays(inputs["replay"][0])[plays.graded[0].trace.task]
-    said = conversation.explain(plays.graded[0], plays.credit[0], waves, 0, full=True)
-    game, _ = conversation.played(waves, 0)
+    findings = results.read_replays(inputs["replay"][0])[plays.graded[0].trace.task]
+    said = conversation.explain(plays.graded[0], plays.credit[0], findings, 0, full=True)
+    game, _ = conversation.played(findings, 0)
     spoke = plays.graded[0].trace.agents
     assert len(game) == 2 ** len(spoke) - 1
     assert said.count("it did not speak in this play") == 4 - len(spoke) and conversation.BYPASSED in said
