@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -148,6 +149,7 @@ class Group:
     task: Task
     graded: tuple[Graded, ...]
     roles: tuple[str, ...] = ()  # the team's agents in the topology's order, also those that never spoke
+    duties: Mapping[str, str] = field(default_factory=dict)  # role -> "solve", "check", "revise" or "report"
 
     @property
     def scores(self) -> list[float]:

@@ -166,8 +166,8 @@ def read_groups(inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]
     """The groups of one shard: all traces of a task stand together."""
     tasks = {task.id: task for task in tasks_app.read(inputs["tasks"][0])}
     graded = verdicts.read(inputs["grade"][0], traces.read(inputs["rollout"][0] / traces.FILE))
-    roles = leaf.find("topologies", options["topology"]["name"]).ROLES
-    return [Group(tasks[name], tuple(same), roles) for name, same in groupby(graded, key=lambda g: g.trace.task)]
+    team = leaf.find("topologies", options["topology"]["name"])
+    return [Group(tasks[name], tuple(same), team.ROLES, team.DUTIES) for name, same in groupby(graded, key=lambda g: g.trace.task)]
 
 
 def shuffled(credit: Sequence[Credit], seed: str) -> list[Credit]:
