@@ -3,7 +3,8 @@
 Read from the sources, never imported: an import anywhere in a module counts, inside functions too. Comments, docstrings
 and layout do not count, so that writing a remark re-runs nothing. Of the libraries only the versions count, and only of
 those that decide numbers. Leaves are found by name when a stage runs, so no import leads to them: they are given as
-roots of their own. Data files that a module reads are not code; give their digest in the stage's options.
+roots of their own, and the leaves that a topology finds in its turn are named in its USES, which is followed like an import.
+Data files that a module reads are not code; give their digest in the stage's options.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Module:
 
     shape: str  # digest of its syntax tree without docstrings
     imports: frozenset[str]  # dotted names that it imports; "a.b.c" of `from a.b import c` may be no module
+    uses: frozenset[str]  # roots of the leaves in its USES
 
 
 def code_digest(modules: Sequence[str]) -> str:
@@ -64,6 +66,7 @@ def closure(modules: Sequence[str]) -> dict[Path, str]:
         if path not in found:
             found[path] = name
             pending += [(file, other) for other in _reach(path, name) if (file := source(other))]
+            pending += [_start(used) for used in _read(path, _package(path, name)).uses]
     return found
 
 
@@ -111,8 +114,24 @@ def _package(path: Path, name: str) -> str:
 @cache
 def _read(path: Path, package: str) -> Module:
     imports: set[str] = set()
-    shape = _shape(ast.parse(path.read_bytes(), str(path)), package, imports)
-    return Module(records.digest(repr(shape)), frozenset(imports))
+    tree = ast.parse(path.read_bytes(), str(path))
+    shape = _shape(tree, package, imports)
+    return Module(records.digest(repr(shape)), frozenset(imports), frozenset(_uses(tree, path)))
+
+
+def _uses(tree: ast.Module, path: Path) -> list[str]:
+    """The roots of the leaves in a module's `USES = ((folder, leaf), …)`; it has to be written out, since nothing is run."""
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == "USES" for target in targets):
+            try:
+                return [root(folder, name) for folder, name in ast.literal_eval(node.value)]
+            except (ValueError, TypeError, AttributeError) as error:
+                raise MeritError(
+                    f"{path}, line {node.lineno}: USES has to be written out as pairs of a folder and a leaf, "
+                    f'as in USES = (("tools", "calculator"),)'
+                ) from error
+    return []
 
 
 def _shape(node: Any, package: str, imports: set[str]) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 from apps import leaf
 from apps.effects import Answer, Ask, Call, Score
 from apps.inference.engine import Completion, Engine, Request
-from apps.inference.play import Want, flatten
+from apps.inference.play import Want, begin
 from apps.records import MeritError, Policy, Sampling, Task, Trace, Turn, state_of
 
 PROTOCOLS = ("bypass", "null", "base", "cached")
@@ -90,9 +90,7 @@ class _Playing:
         self.recorded = {turn.path: turn for turn in start.recorded}
         self.pool = {(turn.agent, turn.state): turn for turn in reversed(start.pool)}
         self.pool_by_path = {(turn.path, turn.state): turn for turn in start.pool}
-        topology = leaf.find("topologies", team.topology)
-        options = leaf.options("topologies", {**team.options, "name": team.topology})
-        self._flat = flatten(topology.play(start.task, options))
+        self._flat = begin(team.topology, start.task, team.options)
         self.wants: list[Want] = []
         self._send(None)
 

@@ -8,13 +8,15 @@ agent is left out, so recorded turns and random numbers can be matched between a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from apps import leaf
 from apps.effects import Answer, Ask, Call, Effect, Play, Playing, Score
-from apps.records import MeritError
+from apps.records import MeritError, Task
+
+FOLDERS = {Call: "tools", Score: "reward", Play: "topologies"}  # where the leaf that an effect names is looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +28,21 @@ class Want:
 
 
 Flat = Generator[list[Want], list[Any], Answer]
+Uses = tuple[tuple[str, str], ...]  # (folder, leaf) of each tool, verifier or topology that a topology's effects name
 
 
-def flatten(playing: Playing, scope: str = "") -> Flat:
-    """Yields what the play wants next, all at once; receives the results in the same order; returns its Answer."""
+def begin(topology: str, task: Task, options: Mapping[str, Any], scope: str = "") -> Flat:
+    """A play of the topology of that name, from its start."""
+    module = leaf.find("topologies", topology)
+    chosen = leaf.options("topologies", {**options, "name": topology})
+    return flatten(module.play(task, chosen), scope, getattr(module, "USES", ()))
+
+
+def flatten(playing: Playing, scope: str = "", uses: Uses = ()) -> Flat:
+    """Yields what the play wants next, all at once; receives the results in the same order; returns its Answer.
+
+    An effect whose leaf is not among `uses` is refused: its code would be in no key, and an edit of it go unseen.
+    """
     if not isinstance(playing, Generator):
         raise MeritError(f"a topology's play must be a generator that yields effects; it is {playing!r}")
     counts: Counter[str] = Counter()
@@ -40,6 +53,8 @@ def flatten(playing: Playing, scope: str = "") -> Flat:
         except StopIteration as end:
             return _answer(end.value)
         several = isinstance(wanted, list)
+        for effect in wanted if several else [wanted]:
+            _check_declared(effect, uses)
         results = yield from _together(wanted if several else [wanted], scope, counts)
         result = results if several else results[0]
 
@@ -75,24 +90,34 @@ def _child(effect: Effect, scope: str, counts: Counter[str]) -> Generator[list[W
     path = f"{scope}{name}.{counts[name]}"
     counts[name] += 1
     if isinstance(effect, Play):
-        topology = leaf.find("topologies", effect.topology)
-        options = leaf.options("topologies", {**effect.options, "name": effect.topology})
-        answer = yield from flatten(topology.play(effect.task, options), f"{path}/")
+        answer = yield from begin(effect.topology, effect.task, effect.options, f"{path}/")
         return answer.text
     (result,) = yield [Want(path, effect)]
     return result
 
 
-def _name(effect: Effect) -> str:
-    if isinstance(effect, Ask):
-        return effect.role
+def _check_declared(effect: Effect, uses: Uses) -> None:
+    if type(effect) in FOLDERS and (named := (FOLDERS[type(effect)], _leaf(effect))) not in set(map(tuple, uses)):
+        declared = ", ".join(f"{folder} {name}" for folder, name in uses) or "none"
+        raise MeritError(
+            f"topologies: a play yielded {type(effect).__name__}({named[1]!r}), which its topology does not declare; add {named!r} "
+            f"to USES there, so that an edit of {named[1]} remakes what it decided (declared: {declared})"
+        )
+
+
+def _leaf(effect: Effect) -> str:
     if isinstance(effect, Call):
         return effect.tool
     if isinstance(effect, Score):
         return effect.verifier
     if isinstance(effect, Play):
-        return effect.topology.rsplit("/", 1)[-1].removesuffix(".py")
+        return effect.topology
     raise MeritError(f"a topology yielded {effect!r}; it may yield Ask, Call, Score, Play or a list of them")
+
+
+def _name(effect: Effect) -> str:
+    """What an effect is called in a path: its role, or its leaf; a leaf that is given by its file has the file's stem."""
+    return effect.role if isinstance(effect, Ask) else _leaf(effect).rsplit("/", 1)[-1].removesuffix(".py")
 
 
 def _answer(value: Any) -> Answer:

@@ -8,6 +8,7 @@ from apps.effects import Answer, Ask, Call, Play, Score
 DUTIES = {"solver": "solve", "critic": "check", "reviser": "revise", "verifier": "report"}
 ROLES = tuple(DUTIES)
 NAME = "tests.inference.games"
+USES = (("tools", "calculator"), ("reward", "exact_number"), ("topologies", "solve_critique_revise"))
 
 
 class Options(records.Options):
@@ -59,6 +60,13 @@ def needs_critic(task):
     return Answer(review)
 
 
+def undeclared(task):
+    """A tool that is not among USES."""
+    draft = yield Ask("solver", {"question": task.question})
+    yield Call("tests.inference.games", {"expression": draft})
+    return Answer(draft)
+
+
 def rubbish(task):
     yield "solver"
     return Answer("")
@@ -73,5 +81,6 @@ def no_generator(task):
 
 
 KINDS = {
-    f.__name__: f for f in (silent, tooled, side_by_side, repeating, needs_critic, rubbish, no_answer, no_generator)
+    f.__name__: f
+    for f in (silent, tooled, side_by_side, repeating, needs_critic, undeclared, rubbish, no_answer, no_generator)
 }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from apps.effects import Answer, Ask, Call, Play
+from apps.effects import Answer, Ask, Call, Play, Score
 from apps.inference.play import flatten
 from apps.records import MeritError
 from tests import models
@@ -13,9 +15,9 @@ from tests.inference import games
 TASK = models.tasks(1)[0]
 
 
-def drive(playing):
+def drive(playing, uses=(*games.USES, ("topologies", "single"), ("topologies", "malt"))):
     """Answers every effect with its own path; gives the waves of paths and the Answer."""
-    flat, sent, waves = flatten(playing), None, []
+    flat, sent, waves = flatten(playing, uses=uses), None, []
     while True:
         try:
             wants = flat.send(sent)
@@ -73,6 +75,47 @@ def test_a_list_of_none_or_one_is_still_a_list():
 def test_a_topology_that_breaks_its_contract_is_told_so(kind, words):
     with pytest.raises(MeritError, match=words):
         drive(games.KINDS[kind](TASK))
+
+
+@pytest.mark.parametrize(
+    ("effect", "named"),
+    [
+        (Call("calculator"), ("tools", "calculator")),
+        (Score("exact_number", "1"), ("reward", "exact_number")),
+        (Play("single", TASK), ("topologies", "single")),
+    ],
+)
+def test_what_a_topology_does_not_declare_is_refused(effect, named):
+    """Its code would be in no key. A name declared for another folder does not do, nor the same beside it in a list."""
+
+    def play(*effects):
+        yield list(effects)
+        return Answer("")
+
+    assert drive(play(effect), uses=(named,))[0]
+    elsewhere = tuple((folder, named[1]) for folder in ("tools", "reward", "topologies") if folder != named[0])
+    for uses in ((), elsewhere):
+        with pytest.raises(MeritError, match=re.escape(f"{named!r} to USES")):
+            drive(play(Ask("solver", {}), effect), uses=uses)
+
+
+def test_a_nested_team_declares_for_itself():
+    """What the outer topology uses is not lent to the inner one."""
+
+    def play():
+        yield Play(games.NAME, TASK, {"kind": "undeclared"})
+        return Answer("")
+
+    with pytest.raises(MeritError, match=re.escape("('tools', 'tests.inference.games') to USES")):
+        drive(play(), uses=(("topologies", games.NAME), ("tools", games.NAME)))
+
+
+def test_a_leaf_given_by_its_file_is_called_by_its_stem():
+    def play():
+        yield [Call("mine/tool.py"), Call("mine/tool.py")]
+        return Answer("")
+
+    assert drive(play(), uses=(("tools", "mine/tool.py"),))[0] == [["tool.0", "tool.1"]]
 
 
 def test_a_wrong_option_of_a_nested_team_is_told_so():

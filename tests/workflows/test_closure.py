@@ -66,6 +66,42 @@ def test_a_change_of_what_runs_changes_the_digest(lab, edit):
     assert lab() != lab(**edit)
 
 
+USER = {
+    "top": 'USES = (("topologies", "{folder}/inner.py"), ("tools", "calculator"))\n',
+    "inner": 'USES: tuple = (("reward", "mylab.aside"),)\n',
+}
+
+
+def test_what_a_topology_uses_counts_as_if_it_were_imported(lab, tmp_path):
+    """By name, by file and by dotted name; also what those use in their turn. Nothing in it is imported."""
+    files = {name: text.format(folder=tmp_path) for name, text in USER.items()}
+    top = str(tmp_path / "top.py")
+    first = lab(top, **files)
+    names = set(closure.closure([top]).values())
+    assert names >= {"top", "inner", "apps.tools.calculator", "apps.records", "mylab.aside"}
+    assert lab(top, **{"mylab/aside": "y = 2\n"}) != first
+    assert lab(top, **{"mylab/aside": "y = 1  # as before\n"}) == first
+    assert lab(top, inner=files["inner"] + "x = 1\n") != first
+    assert "apps.tools.calculator" not in closure.closure(["apps.topologies.single"]).values()
+
+
+def test_topologies_that_use_each_other_are_read_once(lab, tmp_path):
+    one, other = str(tmp_path / "one.py"), str(tmp_path / "other.py")
+    lab(one, one=f'USES = (("topologies", {other!r}),)\n', other=f'USES = (("topologies", {one!r}),)\n')
+    assert {"one", "other"} <= set(closure.closure([one]).values())
+
+
+@pytest.mark.parametrize("written", ["SOME", "('tools', 'calculator')", "(('tools', 3),)", "3", "[('tools',)]"])
+def test_uses_that_are_not_written_out_are_refused(lab, tmp_path, written):
+    with pytest.raises(MeritError, match=r"top.py, line 2: USES has to be written out as pairs"):
+        lab(str(tmp_path / "top.py"), top=f"SOME = ()\nUSES = {written}\n")
+
+
+def test_a_used_leaf_that_is_not_there_is_named(lab, tmp_path):
+    with pytest.raises(MeritError, match=r"no module or file 'apps.tools.calculatr'"):
+        lab(str(tmp_path / "top.py"), top="USES = (('tools', 'calculatr'),)\n")
+
+
 @pytest.mark.parametrize(
     "edit",
     [
