@@ -61,8 +61,12 @@ class Evaluation(records.Options):
 
 
 class Promotion(records.Options):
-    """When a trained team is let in."""
+    """When new adapters are let in."""
 
+    unit: Literal["team", "adapter"] = Field(
+        "team",
+        description="what is tried: the round's adapters together, or one after another, each with a validation of its own",
+    )
     rule: Literal["better", "not_worse", "always"] = Field("not_worse", description="better, not_worse or always")
     alpha: float = Field(
         0.25, gt=0, lt=1, description="level of the paired test; high, since a loss is the worse error here"

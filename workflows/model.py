@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 from apps.records import MeritError, digest
 
@@ -27,11 +30,35 @@ def identity(name: str) -> str:
     return fingerprint(str(locate(name)))
 
 
-def fingerprint(path: str) -> str:
-    """A digest of a file's or a folder's contents; "" for no path or none that exists."""
-    place = Path(path).expanduser()
-    if not path or not place.exists():
+def layers(name: str) -> set[str]:
+    """The full names of the layers that have a matrix of weights, read from the heads of the model's safetensors files."""
+    found: set[str] = set()
+    for file in locate(name).glob("*.safetensors"):
+        matrices = [name for name, tensor in _head(file).items() if len(tensor.get("shape", ())) == 2]
+        found |= {name.removesuffix(".weight") for name in matrices if name.endswith(".weight")}
+    return found
+
+
+def _head(file: Path) -> dict[str, Any]:
+    """What a safetensors file says of its tensors: eight bytes of length, then JSON."""
+    with open(file, "rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        try:
+            return json.loads(opened.read(min(length, file.stat().st_size)))
+        except ValueError as error:
+            raise MeritError(f"model: {file} is no safetensors file (a pointer in place of the file?)") from error
+
+
+def fingerprint(path: str, setting: str = "path") -> str:
+    """A digest of a file's or a folder's contents; "" for no path. `setting` is named where there is no such thing."""
+    if not path:
         return ""
+    place = Path(path).expanduser()
+    if not place.exists():
+        beside = [str(place.parent / entry.name) for entry in place.parent.iterdir()] if place.parent.is_dir() else []
+        near = difflib.get_close_matches(str(place), sorted(beside), 1)
+        hint = f"; did you mean {near[0]!r}?" if near else f" (looked for in {Path.cwd()})" * (not place.is_absolute())
+        raise MeritError(f"{setting}={path}: there is no such file or folder{hint}")
     files = sorted(f for f in place.rglob("*") if f.is_file() and f.suffix != ".md") if place.is_dir() else [place]
     return digest([[f.relative_to(place).as_posix(), _digest(f)] for f in files])
 

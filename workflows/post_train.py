@@ -30,14 +30,16 @@ def dag(config: Config, plan: Plan) -> dict[str, Node]:
             history[name] += [node for node in nodes if node]
         if not steps.trains:
             continue
-        adapters = steps.train(team, played, judged, credit)
-        candidate = steps.gather(team, adapters)
-        candidate_scores = steps.validate(validation, candidate)
-        team = scores = steps.promote(team, scores, candidate, candidate_scores)
-        curve.append(candidate_scores)
-        decisions.append(team)
-        history["batch"] += adapters[0].inputs["batch"]
-        history["train"] += adapters
+        trained = steps.train(team, played, judged, credit)
+        trials = steps.trials(trained)
+        for adapters in trials:
+            candidate = steps.gather(team, adapters)
+            candidate_scores = steps.validate(validation, candidate)
+            team = scores = steps.promote(team, scores, candidate, candidate_scores)
+            decisions.append(team)
+        curve.append(candidate_scores if len(trials) == 1 else scores)  # tried one by one: the team that they left
+        history["batch"] += trained[0].inputs["batch"]
+        history["train"] += trained
 
     plan.round = 0
     after = {"greedy": steps.test(test, team, greedy=True), "sampled": steps.test(test, team, greedy=False)}

@@ -10,8 +10,10 @@ from types import ModuleType
 from typing import Any
 
 from apps import leaf, stages
+from apps.inference import rehearsal
 from apps.inference.driver import seed_of
 from apps.records import MeritError, Sampling
+from apps.training import policy
 from workflows import model
 from workflows.config import PostTrain
 from workflows.plan import Node, Plan
@@ -36,10 +38,15 @@ class Steps:
                 f"from the whole distribution: sampling.temperature > 0, top_p = 1, top_k = 0; given {config.sampling}"
             )
         self.model = model.identity(config.model) if config.engine["name"] != "scripted" else "scripted"
+        if self.trains and config.training.lora is not None:
+            policy.check_targets(config.training.lora.targets, model.layers(config.model))
 
     @cached_property
     def topology(self) -> ModuleType:
-        return leaf.find("topologies", self.config.topology["name"])
+        found = leaf.find("topologies", self.config.topology["name"])
+        for used in getattr(found, "USES", ()):
+            leaf.find(*used)  # a typo in it is answered with the nearest name
+        return found
 
     def _add(self, stage: stages.Stage, *inputs: Any, **options: Any) -> Node:
         node = self.plan.add(stage, *inputs, **options)
@@ -78,10 +85,12 @@ class Steps:
             raise MeritError(
                 f"the role {missing[0]!r} has no prompt; set team.prompts.{missing[0]} to a template or @FILE"
             )
+        options = {key: value for key, value in self.config.topology.items() if key != "name"}
+        rehearsal.check(self.config.topology["name"], options, prompts)
         return {role: prompts[role] for role in self.agents}
 
     def tasks(self, split: str) -> Node:
-        data = model.fingerprint(self.config.tasks.get("path", ""))
+        data = model.fingerprint(self.config.tasks.get("path", ""), "tasks.path")
         return self._add(stages.TASKS, split=split, tasks=self.config.tasks, verifier=self.verifier, data=data)
 
     def untrained(self) -> Node:
@@ -162,10 +171,16 @@ class Steps:
     def gather(self, team: Node, adapters: Sequence[Node]) -> Node:
         return self._add(stages.GATHER, {"policies": team, "train": adapters})
 
+    def trials(self, adapters: Sequence[Node]) -> list[list[Node]]:
+        """What is tried together: all new adapters, or one after another in the topology's order."""
+        return [list(adapters)] if self.config.promotion.unit == "team" else [[adapter] for adapter in adapters]
+
     def promote(self, team: Node, scores: Node, candidate: Node, candidate_scores: Node) -> Node:
         """Who plays on. Its artifact holds the team and that team's scores."""
         inputs = {"policies": team, "scores": scores, "candidate": candidate, "candidate_scores": candidate_scores}
-        return self._add(stages.PROMOTE, inputs, promotion=self.config.promotion.model_dump())
+        tried = [adapter.options["agent"] for adapter in candidate.inputs["train"]]
+        rule = self.config.promotion.model_dump(exclude={"unit"})
+        return self._add(stages.PROMOTE, inputs, promotion=rule, agents=tried)
 
     def validate(self, tasks: Node, team: Node) -> Node:
         """Figures on the validation tasks, sampled: the same tasks and random numbers in every round."""

@@ -34,7 +34,10 @@ def measure(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[st
 
 
 def promote(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The team that plays on: the candidate where the paired test on the same tasks allows it, else the incumbent."""
+    """The team that plays on: the candidate where the paired test on the same tasks allows it, else the incumbent.
+
+    `agents` are those whose adapters the candidate brings; the decision is told with their names.
+    """
     before, after = (read(inputs[name][0]) for name in ("scores", "candidate_scores"))
     decision = promotion.decide(
         matrix(before), matrix(after), options["promotion"]["rule"], options["promotion"]["alpha"]
@@ -42,7 +45,7 @@ def promote(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[st
     policies.adopt(out, inputs["candidate" if decision.promoted else "policies"][0])
     kept = after if decision.promoted else before
     (out / FILE).write_text(json.dumps(kept) + "\n")
-    return dataclasses.asdict(decision)
+    return {**dataclasses.asdict(decision), "agents": list(options["agents"])}
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,8 @@ def report(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str
     """Writes both.
 
     Inputs: `before_greedy`, `after_greedy`, `before_sampled`, `after_sampled` (a `measure` each, same tasks);
-    `validation` (`measure` of the untrained team, then of each round's candidate); `promote` (one a round); `train`, `batch`,
+    `validation` (`measure` of the untrained team, then of each round's candidate; or the round's last `promote`); `promote`
+    (one a round, or one a round and agent); `train`, `batch`,
     `rollout`, `grade`, `assign`, `replay` (all rounds'); `show_before`, `show_after` (rollout, grade, assign of the same
     tasks); optionally `tasks` (for the questions). Folders under any other name count in seconds and tokens.
 

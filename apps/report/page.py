@@ -83,9 +83,7 @@ def drawings(summary: Mapping[str, Any], inputs: Inputs) -> dict[str, str]:
     ]
     drawn["roles"] = figures.dumbbell("roles", rows, "share of the role's turns, 95 % interval")
     if s["validation"]:
-        drawn["validation"] = figures.validation(
-            "validation", s["validation"], [p["promoted"] for p in s["promotions"]]
-        )
+        drawn["validation"] = figures.validation("validation", s["validation"], let_in(s["promotions"]))
     if any(row["reward"] is not None for row in s["training"]):
         reward = {"team": [{"value": row["reward"]} for row in s["training"]]}
         drawn["reward"] = figures.over_rounds("reward", reward, "mean reward of the plays trained on")
@@ -100,6 +98,12 @@ def drawings(summary: Mapping[str, Any], inputs: Inputs) -> dict[str, str]:
         drawn["credit_rounds"] = figures.over_rounds("credit-by-round", lines, "mean credit a trace", zero=True)
     drawn["seconds"] = figures.seconds("seconds", s["seconds"])
     return drawn
+
+
+def let_in(promotions: Sequence[Mapping[str, Any]]) -> list[bool]:
+    """Whether each round let anyone in."""
+    rounds = sorted({p["round"] for p in promotions})
+    return [any(p["promoted"] for p in promotions if p["round"] == number) for number in rounds]
 
 
 def loss_history(inputs: Inputs) -> dict[str, list[list[float]]]:

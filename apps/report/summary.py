@@ -10,8 +10,9 @@ Schema, format 1 (shares in 0..1; a figure over nothing is null; `low`, `high`: 
     roles         role: figure: before, after {value, low, high, n}
     metrics       greedy, sampled: before, after: convergence, error_correction, …, pass_at {k}, majority_at {k}, tokens
     credit        role: before, after {mean, low, high, n}, rounds [the same of each training round's plays]
-    validation    of the untrained team, then each round's candidate: round, value, low, high, n
-    promotions    a round each: round, promoted, difference, p, reason
+    validation    of the untrained team, then each round's candidate, or the team that the round left where adapters
+                  were tried one by one: round, value, low, high, n
+    promotions    a decision each: round, agents (whose adapters were tried), promoted, difference, p, reason
     training      a round each: round, reward (mean score of its plays)
     seconds       stage: summed over the artifacts that went into the report (work, not waiting)
     tokens        sampled, trained
@@ -59,7 +60,7 @@ def summarise(inputs: Inputs, options: Mapping[str, Any]) -> dict[str, Any]:
     shown = [played(*([folder] for folder in inputs[name])) if inputs.get(name) else Played() for name in SHOWN]
     rows = health.of_rounds(trained, plays, duties)
     validation = [{"round": i, **evaluation.read(f)["accuracy"]} for i, f in enumerate(inputs.get("validation", ()))]
-    promotions = [{"round": i + 1, **facts(f)} for i, f in enumerate(inputs.get("promote", ()))]
+    promotions = decisions(inputs.get("promote", ()))
     reward = [{"round": r.number, "reward": _mean_score(p)} for r, p in zip(trained, plays, strict=True)]
     found = {
         "format": FORMAT,
@@ -79,6 +80,13 @@ def summarise(inputs: Inputs, options: Mapping[str, Any]) -> dict[str, Any]:
         "alarms": health.alarms(rows, [row["reward"] for row in reward], [row["value"] for row in validation]),
     }
     return plain(found)
+
+
+def decisions(promote: Sequence[Path]) -> list[dict[str, Any]]:
+    """Each decision with its round: the k-th time that an agent's adapter is tried is round k."""
+    told = [facts(folder) for folder in promote]
+    earlier = [sum(fact["agents"] == before["agents"] for before in told[:i]) for i, fact in enumerate(told)]
+    return [{"round": count + 1, **fact} for count, fact in zip(earlier, told, strict=True)]
 
 
 def compare(before: Mapping[str, Any], after: Mapping[str, Any], mode: str) -> dict[str, Any]:

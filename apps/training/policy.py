@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from apps import leaf
 from apps.records import MeritError
 
 if TYPE_CHECKING:
@@ -45,8 +47,23 @@ def open_policy(model: Path, adapter: Path | None, options: Options, seed: int) 
 
     if adapter is not None:
         return PeftModel.from_pretrained(base, adapter, is_trainable=True)
+    check_targets(options.lora.targets, [name for name, module in base.named_modules() if _has_matrix(module)])
     torch.manual_seed(seed)  # A is drawn at random, B is zero
     return get_peft_model(base, _lora_config(options.lora))
+
+
+def check_targets(targets: Iterable[str], layers: Iterable[str]) -> None:
+    """Raises MeritError for a target that names none of `layers` (full names), as PEFT matches them: whole or by their end."""
+    layers = sorted(layers)
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in layers):
+            known = sorted({name.rpartition(".")[2] for name in layers} - {""})
+            raise MeritError(leaf.unknown("training.lora.targets: layer", target, known))
+
+
+def _has_matrix(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    return weight is not None and weight.ndim == 2
 
 
 def _lora_config(lora: Lora):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -21,6 +21,9 @@ from apps.training.rows import Rows
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Lora(records.Options):
@@ -39,7 +42,7 @@ class Options(records.Options):
     schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="after the warm-up")
     warmup: int = Field(0, ge=0, description="steps over which the rate rises from 0")
     floor: float = Field(0.0, ge=0, le=1, description="share of the peak rate that a falling schedule ends at")
-    betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's moments")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW's moments, each in [0, 1)")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled decay")
     clip: float = Field(1.0, gt=0, description="largest norm of a step's gradient")
     epochs: int = Field(1, ge=1, description="passes over the rows")

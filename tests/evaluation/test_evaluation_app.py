@@ -159,7 +159,7 @@ def test_the_team_that_plays_on_is_the_one_that_the_test_allows(tmp_path, before
         "candidate": [team(tmp_path / "new", "new")],
     }
     (tmp_path / "out").mkdir()
-    facts = app.promote(tmp_path / "out", inputs, {"promotion": {"rule": rule, "alpha": 0.05}})
+    facts = app.promote(tmp_path / "out", inputs, {"promotion": {"rule": rule, "alpha": 0.05}, "agents": ["solver"]})
     digest = "new" if promoted else "old"
     assert facts["promoted"] is promoted
     assert policies.read(tmp_path / "out") == {

@@ -125,7 +125,7 @@ def inputs(root: Path) -> dict[str, list[Path]]:
 
 
 def promotion(run: Run, tasks: Artifact, team: Artifact, candidate: Artifact, found: dict) -> Artifact:
-    chosen = {"promotion": {"rule": "better", "alpha": 0.05}}
+    chosen = {"promotion": {"rule": "better", "alpha": 0.05}, "agents": list(AGENTS)}
     scores = {"scores": found["validation"][:1], "candidate_scores": [candidate]}
     return run.make(stages.PROMOTE, chosen, policies=[team], candidate=[team], **scores)
 
