@@ -33,7 +33,7 @@ def found(runs: Path, run: str, task: str, when: str) -> Iterator[Found]:
     """The traces of the first task whose id begins with `task` (of all tasks of a shard for ""), played before, after, or
     in a round's training."""
     folder = _folder(runs, run)
-    root = Path(yaml.safe_load((folder / "config.yaml").read_text())["store"])
+    root = _store(folder)
     index = json.loads((folder / "artifacts.json").read_text())
     known: set[str] = set()
     for entry in _assigned(index, when):
@@ -74,6 +74,16 @@ def _assigned(index: list[dict[str, Any]], when: str) -> list[dict[str, Any]]:
 
 def _stage(index: list[dict[str, Any]], key: str) -> str:
     return next(entry["stage"] for entry in index if entry["key"] == key)
+
+
+def _store(folder: Path) -> Path:
+    """The store of a run: a relative one lies where the run was started or, if all was moved since, below here."""
+    named = Path(yaml.safe_load((folder / "config.yaml").read_text())["store"])
+    started = Path(json.loads((folder / "environment.json").read_text())["folder"])
+    for place in (started / named, named):
+        if place.is_dir():
+            return place
+    raise MeritError(f"{folder}: its store, {started / named}, is not there any more")
 
 
 def _folder(runs: Path, run: str) -> Path:

@@ -27,18 +27,23 @@ SUMMARY = "summary.json"
 
 
 def carry_out(
-    workflow: ModuleType, config: configuration.Run, planned: Plan, site: sites.Site, folder: Path, command: str
+    workflow: ModuleType,
+    config: configuration.Run,
+    planned: Plan,
+    site: sites.Site,
+    folder: Path,
+    place: Mapping[str, Any],
 ) -> Path:
     """Runs a workflow to its end; `folder` is filled as it goes. Whatever ends it, `summary.json` says how.
 
     `planned` is the same workflow recorded: every key is known, and every fault in what was asked for was told, before
-    anything is written.
+    anything is written. `place`, the site's name and options as they were given, is kept for `--resume`.
     """
     from apps.report.progress import Progress
 
     folder.mkdir(parents=True, exist_ok=True)
     with store.lock(folder), _terminable():
-        _begin(folder, workflow, config, command)
+        _begin(folder, workflow, config, place)
         _point_at_latest(folder)  # at once, so that --resume finds a run that was killed
         shelf = store.Store(config.store)
         try:
@@ -108,9 +113,9 @@ def _await_all(plan: Plan) -> None:
             raise error
 
 
-def _begin(folder: Path, workflow: ModuleType, config: configuration.Run, command: str) -> None:
+def _begin(folder: Path, workflow: ModuleType, config: configuration.Run, place: Mapping[str, Any]) -> None:
     name = workflow.__name__.rpartition(".")[2]
-    described = {"workflow": name, "command": command, **environment.describe()}
+    described = {"workflow": name, **place, **environment.describe()}
     _write(folder / "environment.json", json.dumps(described, indent=2) + "\n")
     _write(folder / "config.yaml", configuration.dump(config))
     _say_how_it_ended(folder, "running", None)

@@ -11,11 +11,12 @@ python workflows/run.py why RUN TASK                     where the credit comes 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # run as a file, Python puts workflows/ first and not the checkout
@@ -60,7 +61,7 @@ def run(
             help="a workflow (default: post_train), then overrides such as rounds=3 or credit.name=uniform",
         ),
     ] = None,
-    site: Annotated[str, typer.Option(help="where to run: a folder of site/, or a path")] = "local",
+    site: Annotated[str, typer.Option(help="where to run: a folder of site/, or a path; default: local")] = "",
     site_option: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="an option of the site, such as cores=1; may be repeated"),
@@ -71,22 +72,30 @@ def run(
         bool, typer.Option("--dry-run", help="print the resolved configuration and the DAG, run nothing")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="go on with the settings of a run's folder: name=NAME, else the latest")
+        bool,
+        typer.Option(
+            "--resume", help="go on with the settings and the site of a run: [runs=FOLDER] name=NAME, else the latest"
+        ),
     ] = False,
 ) -> None:
     """Runs a workflow. What is finished is never computed twice."""
-    words = list(words or [])
+    words, site_option = list(words or []), list(site_option or [])
     name = words.pop(0) if words and "=" not in words[0] else ""
+    where: dict[str, str] = {}
     if resume:
         if config:
             raise MeritError("--resume goes on with a run's own settings; leave --config out, or leave --resume out")
-        name, config = _resumed(name, words)
-    name = name or "post_train"
+        config, kept = _resumed(words)
+        name = name or kept.get("workflow", "")
+        site_option = site_option or ([] if site else kept.get("site_options", []))  # another site has other options
+        site = site or kept.get("site", "")
+        where = {"runs": str(config.parent.parent), "name": config.parent.name}
+    name, site = name or "post_train", site or "local"
     workflow = find(name)
-    settings = configuration.load(workflow.Config, config, words, seed=seed)
+    settings = configuration.load(workflow.Config, config, words, seed=seed, **where)
     if not settings.name:
-        settings = settings.model_copy(update={"name": config.stem if config and not resume else name})
-    chosen = sites.load(site, **_pairs(site_option or []))
+        settings = settings.model_copy(update={"name": config.stem if config else name})
+    chosen = sites.load(site, **_pairs(site_option))
     plan = Plan()
     workflow.dag(settings, plan)
     if dry_run:
@@ -95,8 +104,9 @@ def run(
 
     folder = Path(settings.runs).absolute() / settings.name
     command = shlex.join(["python", *sys.argv])
+    place = {"site": site, "site_options": site_option}
     try:
-        live.carry_out(workflow, settings, plan, chosen, folder, command)
+        live.carry_out(workflow, settings, plan, chosen, folder, place)
     except KeyboardInterrupt:
         typer.echo(f"\nStopped. What is finished is kept; go on with:\n  {command}", err=True)
         raise typer.Exit(130) from None
@@ -169,15 +179,18 @@ def _pairs(words: list[str]) -> dict[str, object]:
     return {key: value for word in words for key, value in configuration.parse_word(word).items()}
 
 
-def _resumed(name: str, words: list[str]) -> tuple[str, Path]:
-    """The workflow and the settings of an earlier run."""
+def _resumed(words: list[str]) -> tuple[Path, dict[str, Any]]:
+    """The settings and the environment of an earlier run. Goes to the folder that it was started in, as its paths do."""
     given = dict(word.split("=", 1) for word in words if "=" in word)
     folder = Path(given.get("runs", "runs")) / given.get("name", "latest")
     if not (folder / "config.yaml").is_file():
         known = sorted(f.parent.name for f in folder.parent.glob("*/config.yaml"))
         raise MeritError(leaf.unknown("--resume: run", folder.name, known))
-    kept = json.loads((folder / "environment.json").read_text()).get("workflow", "")
-    return name or str(kept), folder / "config.yaml"
+    folder = folder.resolve()
+    kept = json.loads((folder / "environment.json").read_text())
+    if Path(kept["folder"]).is_dir():  # else all was moved, and here is as good a guess as any
+        os.chdir(kept["folder"])
+    return folder / "config.yaml", kept
 
 
 def _print_plan(plan: Plan, settings: configuration.Run, site: str) -> None:
