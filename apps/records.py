@@ -247,6 +247,7 @@ class Valued:
     state: str  # digest of what the agent saw
     value: float  # the credit of the turn
     outcome: float  # the score of the trace's answer
+    error: float = 0.0  # standard error of the credit; 0 where it is not estimated
 
 
 @dataclass(frozen=True, slots=True)

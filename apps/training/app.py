@@ -12,6 +12,7 @@ import numpy as np
 
 from apps import leaf
 from apps.credit import results
+from apps.credit.turns import valued
 from apps.inference import traces
 from apps.reward import verdicts
 from apps.training import build, canary
@@ -27,7 +28,7 @@ def batch(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str,
     shards = [traces.read(shard / traces.FILE) for shard in inputs["rollout"]]
     graded = [g for folder, shard in zip(inputs["grade"], shards, strict=True) for g in verdicts.read(folder, shard)]
     credit = [c for shard in inputs["assign"] for c in results.read(shard)]
-    turns = build.valued([g.trace for g in graded], credit, [g.verdict.score for g in graded])
+    turns = valued([g.trace for g in graded], credit, [g.verdict.score for g in graded])
     module, chosen = (
         leaf.find("training/advantages", options["advantage"]["name"]),
         leaf.options("training/advantages", options["advantage"]),

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from apps.credit.turns import valued
 from apps.records import Credit, MeritError, Sampling, Trace, Turn
 from apps.training.advantages import grpo
-from apps.training.build import rows_of, valued
+from apps.training.build import rows_of
 from tests.models import ids
 
 NUMBER = iter(range(1000))
