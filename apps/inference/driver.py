@@ -194,7 +194,7 @@ class Voice:
         seed = seed_of(self.seed, play.start.task.id, play.start.sample, want.path, play.start.salt)
         key = (policy.digest, state, seed)
         if key not in self._said:
-            needed[key] = Request(policy, prompt, ids, self.team.sampling, seed, play.start.task, ask)
+            needed[key] = Request(policy, prompt, ids, self.team.sampling, seed, play.start.task, ask, want.path)
         return key
 
     def _heard(self, play: _Playing, want: Want, result: Any) -> Any:

@@ -26,6 +26,7 @@ class Request:
     seed: int  # all of this completion's randomness
     task: Task  # what the play is about; a model never sees it, scripted agents do
     ask: Ask  # likewise
+    path: str = ""  # of the turn in its play; likewise
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +44,9 @@ class Engine(Protocol):
 
     def render(self, system: str, user: str) -> tuple[str, np.ndarray]:
         """A prompt through the model's own chat template: its text and its ids."""
+
+    def completion(self, text: str) -> np.ndarray:
+        """A text as a whole completion: its ids, int32 (C,), closed by the end token."""
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """One completion a request, in order. The same seed draws the same numbers whatever the batch."""

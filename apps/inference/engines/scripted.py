@@ -1,38 +1,78 @@
-"""Agents with set error rates and no model: for tests, dry studies of credit, and learning the machinery.
+"""Agents with set error rates and no model: for tests, for studies of credit, and to plant faults that are known.
 
-A scripted agent knows the task's truth and errs with a set chance, drawn from its request's seed. It writes the
-output formats of the built-in topologies. What a role does is an option: MALT's verifier, for one, checks.
+A scripted agent knows the task's truth and errs with a set chance, drawn from its request's seed. It writes the output
+formats of the built-in topologies. What a role does is an option: MALT's verifier, for one, checks.
+
+A fault is an error on top of that which is *known*: the engine writes down the seed of every turn that it struck, and
+nobody else is told. Faults belong to a team's own policies; the base model, which stands in for an absent agent, has none.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from apps import leaf, records
 from apps.inference.engine import Completion, Request
-from apps.records import Policy, Task
+from apps.records import MeritError, Policy, Task
 
 NUMBER = re.compile(r"-?\d+")
+DUTIES = ("solve", "check", "revise", "report")
+KINDS = {  # a fault -> the duties that it can strike
+    "wrong_step": ("solve", "revise"),  # a wrong answer in a sure tone, which no honest critic notices
+    "slip": ("solve", "revise"),  # a wrong answer like any other
+    "wave_through": ("check",),  # passes a wrong draft
+    "cry_wolf": ("check",),  # rejects a right draft
+    "break_right": ("revise",),  # makes a right draft wrong
+    "misread": ("report",),  # hands on another number than the draft's
+    "sabotage": DUTIES,  # does the most harm that its duty can: one of the above
+    "free_ride": ("check", "revise"),  # agrees with a wrong draft, or copies it
+}
+SURE = "I am certain."  # what a wrong step sounds like
 
 
-class Options(records.Options):
-    """How often an agent of each duty errs, and how much an adapter would help."""
+class Rates(records.Options):
+    """How often an agent errs by itself."""
 
     solve: float = Field(0.4, ge=0, le=1, description="chance that a solver's answer is wrong")
     wave_through: float = Field(0.3, ge=0, le=1, description="chance that a critic passes a wrong draft")
     cry_wolf: float = Field(0.2, ge=0, le=1, description="chance that a critic rejects a right draft")
     revise: float = Field(0.3, ge=0, le=1, description="chance that a reviser's answer is wrong")
+    break_right: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="chance that a reviser breaks a right draft that it is told is INCORRECT; where it is set, a draft "
+        "called CORRECT is kept; unset, a reviser errs with `revise` whatever it is told",
+    )
     report: float = Field(0.1, ge=0, le=1, description="chance that a verifier misreads the answer")
+
+
+class Fault(records.Options):
+    """One agent's known weakness. It strikes where it can do harm: `wave_through` only on a wrong draft, and so on."""
+
+    role: str = Field(description="the agent")
+    kind: Literal[tuple(KINDS)] = Field(description="what it does")
+    rate: float = Field(0.3, ge=0, le=1, description="chance at each turn where it can do harm")
+    turn: int | Literal["any"] = Field("any", description="0 = only the agent's first turn in a play, and so on")
+
+
+class Options(Rates):
+    """How often an agent of each duty errs; what single roles do otherwise; which faults are planted."""
+
+    roles: dict[str, dict[str, float | None]] = Field({}, description="role: {rate: chance} that differ from these")
+    faults: tuple[Fault, ...] = Field((), description="weaknesses of a team's own policies, the base model has none")
     duties: dict[str, str] = Field(
         {
             "solver": "solve",
             "generator": "solve",
             "critic": "check",
+            "critic_a": "check",
+            "critic_b": "check",
             "reviser": "revise",
             "refiner": "revise",
             "verifier": "report",
@@ -40,16 +80,49 @@ class Options(records.Options):
         description="duty of each role: solve, check, revise or report",
     )
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Options:
+        for role, given in self.roles.items():
+            _check_role(role, self.duties, "roles")
+            for name in given:
+                if name not in Rates.model_fields:
+                    raise ValueError(leaf.unknown(f"roles.{role}: rate", name, list(Rates.model_fields)))
+            Rates(**given)
+        for fault in self.faults:
+            _check_role(fault.role, self.duties, "faults")
+            duty = self.duties[fault.role]
+            if duty not in KINDS[fault.kind]:
+                able = ", ".join(kind for kind, duties in KINDS.items() if duty in duties)
+                raise ValueError(
+                    f"faults: {fault.kind} cannot strike the {fault.role}, whose duty is {duty} (can: {able})"
+                )
+        return self
+
+    def rates(self, role: str) -> Rates:
+        """Of one role."""
+        usual = {name: getattr(self, name) for name in Rates.model_fields}
+        return Rates(**{**usual, **self.roles.get(role, {})})
+
+
+def _check_role(role: str, duties: dict[str, str], where: str) -> None:
+    if role not in duties:
+        raise ValueError(leaf.unknown(f"{where}: role", role, list(duties)))
+
 
 class Scripted:
     """An engine without a model; its token ids are the bytes of the text, closed by a 0."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
+        self.struck: dict[int, str] = {}  # seed of a turn -> the kind of the fault that struck it
+        self._rates = {role: options.rates(role) for role in options.duties}
 
     def render(self, system: str, user: str) -> tuple[str, np.ndarray]:
         prompt = f"{system}\n{user}" if system else user
         return prompt, np.frombuffer(prompt.encode(), np.uint8).astype(np.int32)
+
+    def completion(self, text: str) -> np.ndarray:
+        return np.frombuffer(text.encode() + b"\0", np.uint8).astype(np.int32)
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         return [self._speak(request) for request in requests]
@@ -58,34 +131,100 @@ class Scripted:
         return [np.zeros(len(completion), np.float32) for _, completion in sequences]
 
     def _speak(self, request: Request) -> Completion:
-        rng = np.random.default_rng(request.seed)
-        text = self._say(request.ask.role, dict(request.ask.fields), request.task, rng)
+        role, fields = request.ask.role, dict(request.ask.fields)
+        duty = self.options.duties.get(role, "")
+        if duty not in DUTIES:
+            raise MeritError(leaf.unknown(f"scripted duty of {role}", duty, list(DUTIES)))
+        text = self._faulty(request, duty, fields)
+        if text is None:
+            text = say(duty, self._rates[role], fields, request.task, np.random.default_rng(request.seed))
         ids = np.frombuffer(text.encode() + b"\0", np.uint8).astype(np.int32)
         return Completion(text, ids, np.full(len(ids), -0.1, np.float32), "stop")
 
-    def _say(self, role: str, fields: dict[str, Any], task: Task, rng: np.random.Generator) -> str:
-        duty = self.options.duties.get(role, "")
-        if duty not in ("solve", "check", "revise", "report"):
-            raise records.MeritError(
-                leaf.unknown(f"scripted duty of {role}", duty, ["solve", "check", "revise", "report"])
-            )
-        if duty == "check":
-            return self._check(fields["draft"], task, rng)
-        if duty == "report":
-            said = _answer(fields["draft"])
-            return f"ANSWER: {said if rng.random() >= self.options.report else _wrong(said, rng)}"
-        wrong = rng.random() < getattr(self.options, duty)
-        return f"ANSWER: {_wrong(task.answer, rng) if wrong else task.answer}"
-
-    def _check(self, draft: str, task: Task, rng: np.random.Generator) -> str:
-        right = _answer(draft) == task.answer
-        error = self.options.cry_wolf if right else self.options.wave_through
-        agrees = right if rng.random() >= error else not right
-        return f"VERDICT: {'CORRECT' if agrees else 'INCORRECT'}"
+    def _faulty(self, request: Request, duty: str, fields: dict[str, Any]) -> str | None:
+        """What the first fault that strikes says; None where none does. Its dice are apart from those of usual errors."""
+        if request.policy.digest == "base":
+            return None
+        for number, fault in enumerate(self.options.faults):
+            turn = fault.turn in ("any", int(request.path.rpartition(".")[2] or 0))
+            if fault.role != request.ask.role or not turn:
+                continue
+            rng = np.random.default_rng((request.seed, number + 1))
+            text = strike(fault.kind, duty, fields, request.task, rng)
+            if text is not None and rng.random() < fault.rate:
+                self.struck[request.seed] = fault.kind
+                return text
+        return None
 
 
 def load(model: str, options: Options, device: str) -> Scripted:
     return Scripted(options)
+
+
+def say(duty: str, rates: Rates, fields: dict[str, Any], task: Task, rng: np.random.Generator) -> str:
+    """What an agent says by itself."""
+    if duty == "check":
+        return _check(fields["draft"], rates, task, rng)
+    if duty == "report":
+        said = _answer(fields["draft"])
+        return f"ANSWER: {said if rng.random() >= rates.report else _wrong(said, rng)}"
+    if duty == "revise" and rates.break_right is not None:
+        if not _rejected(fields):
+            return fields["draft"]
+        chance = rates.break_right if _right(fields["draft"], task) else rates.revise
+    else:
+        chance = getattr(rates, duty)
+    wrong = rng.random() < chance
+    return f"ANSWER: {_wrong(task.answer, rng) if wrong else task.answer}"
+
+
+def strike(kind: str, duty: str, fields: dict[str, Any], task: Task, rng: np.random.Generator) -> str | None:
+    """What a fault makes an agent say; None where it can do no harm."""
+    draft = fields.get("draft", "")
+    right, noticed = _right(draft, task), not _passes(draft, task)
+    if kind == "sabotage":
+        kind = _worst(duty, right)
+    if kind == "wrong_step":
+        return f"{SURE} ANSWER: {_wrong(task.answer, rng)}"
+    if kind == "slip":
+        return f"ANSWER: {_wrong(task.answer, rng)}"
+    if kind == "misread":
+        return f"ANSWER: {_wrong(_answer(draft), rng)}" if right else None
+    if kind == "break_right":
+        return f"ANSWER: {_wrong(task.answer, rng)}" if right and _rejected(fields) else None
+    if kind == "cry_wolf":
+        return "VERDICT: INCORRECT" if right else None
+    if duty == "check":  # wave_through, or a free rider
+        return "VERDICT: CORRECT" if noticed else None
+    return draft if not right and _rejected(fields) else None  # a reviser that rides free
+
+
+def _worst(duty: str, right: bool) -> str:
+    """What a saboteur does: another duty, another harm."""
+    if duty == "check":
+        return "cry_wolf" if right else "wave_through"
+    return "misread" if duty == "report" else "wrong_step"
+
+
+def _check(draft: str, rates: Rates, task: Task, rng: np.random.Generator) -> str:
+    passes = _passes(draft, task)
+    error = rates.cry_wolf if passes else rates.wave_through
+    agrees = passes if rng.random() >= error else not passes
+    return f"VERDICT: {'CORRECT' if agrees else 'INCORRECT'}"
+
+
+def _passes(draft: str, task: Task) -> bool:
+    """Whether an honest critic has nothing against a draft: it is right, or sounds sure."""
+    return _right(draft, task) or draft.startswith(SURE)
+
+
+def _right(draft: str, task: Task) -> bool:
+    return _answer(draft) == task.answer
+
+
+def _rejected(fields: dict[str, Any]) -> bool:
+    """Whether a reviser was told that its draft is wrong."""
+    return "INCORRECT" in fields.get("review", "")
 
 
 def _answer(text: str) -> str:
