@@ -196,6 +196,24 @@ def test_why_explains_the_credit_from_replays(finished):
     assert run(finished, "why", "post_train", "arithmetic", "--when", "1").returncode == 0
 
 
+def test_trace_and_why_answer_from_any_folder(finished, tmp_path):
+    for words in (["trace", "latest", "arithmetic"], ["why", "post_train", "arithmetic"]):
+        here = run(finished, *words)
+        assert here.returncode == 0 and run(tmp_path, *words, "--runs", str(finished / "runs")).stdout == here.stdout
+    by_folder = run(tmp_path, "trace", str(finished / "runs" / "post_train"), "arithmetic")
+    assert by_folder.stdout == run(finished, "trace", "latest", "arithmetic").stdout
+
+
+def test_a_run_that_was_moved_with_its_store_is_found_from_there(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "copy", symlinks=True)
+    file = tmp_path / "copy" / "runs" / "post_train" / "environment.json"
+    file.write_text(file.read_text().replace(f'"{finished}"', '"/gone"'))
+    moved = run(tmp_path / "copy", "trace", "latest", "arithmetic")
+    assert moved.returncode == 0 and moved.stdout == run(finished, "trace", "latest", "arithmetic").stdout
+    shutil.rmtree(tmp_path / "copy" / "store")
+    complains(run(tmp_path / "copy", "trace", "latest", "arithmetic"), r"its store, /gone/store, is not there any more")
+
+
 # what goes wrong
 
 
@@ -217,6 +235,25 @@ def test_why_explains_the_credit_from_replays(finished):
             r"team.prompts: role of solve_critique_revise: there is no 'solvr'; did you mean 'solver'",
         ),
         (["team.prompts.solver=@none.txt"], r"team.prompts.solver: there is no file 'none.txt'"),
+        (
+            ["team.prompts.critic='{review}'"],
+            r"team.prompts.critic: field: there is no 'review' \(known: question, draft\)",
+        ),
+        (
+            ["tasks={name: gsm8k, path: nowhere}"],
+            r"tasks.path=nowhere: there is no such file or folder \(looked for in /",
+        ),
+        (["tasks={name: gsm8k, path: /nowhere}", "--dry-run"], r"tasks.path=/nowhere: there is no such file or folder"),
+        (
+            ["tasks={name: jsonl, path: flatt.py}"],
+            r"tasks.path=flatt.py: there is no such .*; did you mean 'flat.py'\?",
+        ),
+        (["engine.name=transformers", "model=nowhere", "--dry-run"], r"model=nowhere: there is no Hugging Face model"),
+        (
+            ["engine.name=transformers", "training.lora.targets=[q_proj, q_prj]"],
+            r"training.lora.targets: layer: there is no 'q_prj'; did you mean 'q_proj'\? \(known: down_proj,",
+        ),
+        (["topology.name=tooled.py"], r"tools: there is no 'calculatr'; did you mean 'calculator'\?"),
         (["topology.name=flat.py"], r"the role 'solver' has no prompt; set team.prompts.solver"),
         (["verifier.name=exact_numbr"], r"reward: there is no 'exact_numbr'; did you mean 'exact_number'"),
         (["--resume"], r"--resume: run: there is no 'latest'"),
@@ -226,8 +263,9 @@ def test_why_explains_the_credit_from_replays(finished):
 )
 def test_wrong_input_is_told_before_anything_is_written(tmp_path, words, message):
     (tmp_path / "flat.py").write_text(FLAT)
+    (tmp_path / "tooled.py").write_text(FLAT + 'USES = (("tools", "calculatr"),)\n')
     complains(run(tmp_path, *([] if words[0] == "post_trian" else SMALL), *words), message)
-    assert os.listdir(tmp_path) == ["flat.py"] or set(os.listdir(tmp_path)) == {"flat.py", "__pycache__"}
+    assert set(os.listdir(tmp_path)) - {"__pycache__"} == {"flat.py", "tooled.py"}
 
 
 @pytest.mark.parametrize(
@@ -250,10 +288,11 @@ def test_wrong_input_leaves_a_finished_run_as_it_was(finished):
     assert {f: f.read_bytes() for f in (finished / "runs" / "post_train").iterdir() if f.is_file()} == before
 
 
-def test_data_that_are_not_there_fail_the_run_and_are_named(tmp_path):
-    ended = run(tmp_path, SMALL[0], "tasks={name: gsm8k, path: nowhere}")
-    complains(ended, r"tasks: .*nowhere", status=1)
-    assert summary(tmp_path)["state"] == "failed" and "nowhere" in summary(tmp_path)["error"]
+def test_data_that_cannot_be_read_fail_the_run_and_are_named(tmp_path):
+    (tmp_path / "broken.jsonl").write_text("{no json")
+    ended = run(tmp_path, SMALL[0], "tasks={name: gsm8k, path: broken.jsonl}")
+    complains(ended, r"tasks: .*broken.jsonl: cannot be read: line 1", status=1)
+    assert summary(tmp_path)["state"] == "failed" and "broken.jsonl" in summary(tmp_path)["error"]
     assert not artifacts(tmp_path).keys() - {p for p in artifacts(tmp_path) if p.parts[1] == "base"}
 
 
@@ -347,6 +386,39 @@ def test_a_run_that_is_stopped_says_how_to_go_on_and_goes_on(tmp_path, signal_, 
     assert again.returncode == 0, again.stdout + again.stderr
     assert summary(tmp_path)["state"] == "finished"
     assert made.items() <= artifacts(tmp_path).items()  # nothing was made twice
+
+
+def test_a_run_is_resumed_from_any_folder_with_its_own_site_and_paths(finished, tmp_path):
+    """Its store, the file of its topology and its site are all named relative to where it was started."""
+    start, elsewhere = tmp_path / "start", tmp_path / "elsewhere"
+    for folder in (start / "where", elsewhere):
+        folder.mkdir(parents=True)
+    (start / "flat.py").write_text(FLAT)
+    (start / "where" / "config.py").write_text((command.ROOT / "site" / "local" / "config.py").read_text())
+    own = ("topology.name=flat.py", "team.prompts.solver='{question}'", "name=mine")
+    assert run(start, *SMALL, *own, "--site", "where/config.py", "--site-option", "cores=1").returncode == 0
+    made = artifacts(start)
+    again = ("--resume", f"runs={os.path.relpath(start / 'runs', elsewhere)}", "name=mine")
+    planned = run(elsewhere, *again, "--dry-run").stdout
+    assert "# site: where/config.py" in planned
+    assert counts(planned)["all"][0] == counts(planned)["all"][1] == len(made)
+    assert run(elsewhere, *again).returncode == 0
+    assert artifacts(start) == made and not os.listdir(elsewhere)
+    environment = json.loads((start / "runs" / "mine" / "environment.json").read_text())
+    assert (environment["site"], environment["site_options"]) == ("where/config.py", ["cores=1"])
+    assert environment["folder"] == str(start) and "--resume" in environment["command"]
+
+
+def test_a_resumed_run_takes_a_site_that_is_given_anew(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "copy", symlinks=True)
+    file = tmp_path / "copy" / "runs" / "post_train" / "environment.json"
+    kept = json.loads(file.read_text())
+    file.write_text(json.dumps({**kept, "site": "gone/config.py", "site_options": ["anything=1"]}))
+    complains(run(tmp_path / "copy", "--resume"), r"site: no file 'gone/config.py'")
+    assert "# site: local" in run(tmp_path / "copy", "--resume", "--site", "local", "--dry-run").stdout
+    file.write_text(json.dumps({**kept, "site": "local", "site_options": ["corse=1"]}))
+    complains(run(tmp_path / "copy", "--resume"), r"site local: .*'corse'; did you mean 'cores'\?")
+    assert run(tmp_path / "copy", "--resume", "--site-option", "cores=1", "--dry-run").returncode == 0
 
 
 @pytest.mark.slow

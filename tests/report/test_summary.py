@@ -11,7 +11,7 @@ import scripted_run
 from apps import artifacts
 from apps.credit import results
 from apps.evaluation import app as evaluation
-from apps.report import app, summary
+from apps.report import app, page, summary
 from apps.report.rounds import Played, facts, rounds
 
 FIGURES = ("before_greedy", "after_greedy", "before_sampled", "after_sampled")
@@ -110,3 +110,21 @@ def test_what_is_not_a_number_is_null():
     }
     found = json.dumps(summary.plain({"x": [float("nan")]}), allow_nan=False)
     assert found == '{"x": [null]}'
+
+
+@pytest.mark.parametrize(
+    ("tried", "rounds"),
+    [
+        ([["solver", "critic"]] * 3, [1, 2, 3]),
+        ([["solver"], ["critic"]] * 2, [1, 1, 2, 2]),  # one adapter at a time
+        ([], []),
+    ],
+)
+def test_a_decision_is_of_the_round_in_which_its_agents_were_tried(tmp_path, tried, rounds):
+    folders = [tmp_path / str(i) for i in range(len(tried))]
+    for i, (folder, agents) in enumerate(zip(folders, tried, strict=True)):
+        folder.mkdir()
+        (folder / "facts.json").write_text(json.dumps({"agents": agents, "promoted": i == 1}))
+    found = summary.decisions(folders)
+    assert [d["round"] for d in found] == rounds and [d["agents"] for d in found] == tried
+    assert page.let_in(found) == {3: [False, True, False], 4: [True, False], 0: []}[len(tried)]
