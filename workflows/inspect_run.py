@@ -1,4 +1,4 @@
-"""Finds a task's traces in a run's folder, with their credit and the replays that it rests on."""
+"""Finds what a finished run played, with its credit and the replays that it rests on."""
 
 from __future__ import annotations
 
@@ -19,6 +19,26 @@ from apps.tasks import app as tasks_app
 
 
 @dataclass(frozen=True, slots=True)
+class Shard:
+    """Whole groups of a run, by the folders of what was made of them."""
+
+    round: int  # of training; 0 = before the first or after the last
+    place: dict[str, list[Path]]  # stage -> folders: tasks, rollout, grade, assign, perhaps replay
+
+    def tasks(self) -> dict[str, Task]:
+        return {task.id: task for task in tasks_app.read(self.place["tasks"][0])}
+
+    def graded(self) -> list[Graded]:
+        return verdicts.read(self.place["grade"][0], traces.read(self.place["rollout"][0] / traces.FILE))
+
+    def credit(self) -> list[Credit]:
+        return results.read(self.place["assign"][0])
+
+    def findings(self) -> dict[str, results.Findings]:
+        return results.read_replays(self.place["replay"][0]) if "replay" in self.place else {}
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """One trace, and all that is known of it."""
 
@@ -32,31 +52,41 @@ class Found:
 def found(runs: Path, run: str, task: str, when: str) -> Iterator[Found]:
     """The traces of the first task whose id begins with `task` (of all tasks of a shard for ""), played before, after, or
     in a round's training."""
-    folder = _folder(runs, run)
-    root = _store(folder)
-    index = json.loads((folder / "artifacts.json").read_text())
     known: set[str] = set()
-    for entry in _assigned(index, when):
-        place = {
-            name: [artifacts.locate(root, _stage(index, key), key) for key in keys]
-            for name, keys in entry["inputs"].items()
-        }
-        shard = verdicts.read(place["grade"][0], traces.read(place["rollout"][0] / traces.FILE))
-        known |= {g.trace.task for g in shard}
-        meant = list(dict.fromkeys(g.trace.task for g in shard if g.trace.task.startswith(task)))
+    for shard in shards(folder_of(runs, run), when):
+        graded = shard.graded()
+        known |= {g.trace.task for g in graded}
+        meant = list(dict.fromkeys(g.trace.task for g in graded if g.trace.task.startswith(task)))
         if meant:
             chosen = meant[:1] if task else meant
-            return (one for name in chosen for one in _of_task(root, entry, place, shard, name))
+            return (one for name in chosen for one in _of_task(shard, graded, name))
     raise MeritError(leaf.unknown(f"{run}, {when}: task", task, sorted(known)))
 
 
-def _of_task(
-    root: Path, entry: dict[str, Any], place: dict[str, list[Path]], shard: list[Graded], task: str
-) -> Iterator[Found]:
-    credit = results.read(artifacts.locate(root, "assign", entry["key"]))
-    findings = results.read_replays(place["replay"][0]).get(task, {}) if "replay" in place else {}
-    known = {t.id: t for t in tasks_app.read(place["tasks"][0])}
-    group = [(g, c) for g, c in zip(shard, credit, strict=True) if g.trace.task == task]
+def shards(folder: Path, when: str) -> list[Shard]:
+    """What was played and given credit before, after, in a round's training, or in that of all rounds."""
+    root, index = _store(folder), json.loads((folder / "artifacts.json").read_text())
+    stages = {entry["key"]: entry["stage"] for entry in index}
+    found = []
+    for entry in _assigned(index, when):
+        keys = {**entry["inputs"], "assign": [entry["key"]]}
+        place = {name: [artifacts.locate(root, stages[key], key) for key in of] for name, of in keys.items()}
+        found.append(Shard(entry["round"], place))
+    return found
+
+
+def folder_of(runs: Path, run: str) -> Path:
+    """The folder of a finished run, by its name or by itself."""
+    for folder in (runs / run, Path(run)):
+        if (folder / "artifacts.json").is_file():
+            return folder
+    known = sorted(file.parent.name for file in runs.glob("*/artifacts.json"))
+    raise MeritError(leaf.unknown(f"finished runs in {runs}", run, known))
+
+
+def _of_task(shard: Shard, graded: list[Graded], task: str) -> Iterator[Found]:
+    findings, known = shard.findings().get(task, {}), shard.tasks()
+    group = [(g, c) for g, c in zip(graded, shard.credit(), strict=True) if g.trace.task == task]
     return (Found(known[task], g, c, findings, i) for i, (g, c) in enumerate(group))
 
 
@@ -67,13 +97,11 @@ def _assigned(index: list[dict[str, Any]], when: str) -> list[dict[str, Any]]:
     rounds = sorted({entry["round"] for entry in assigned if entry["round"]})
     if when in ("before", "after"):
         return outside[:1] if when == "before" else outside[-1:]
+    if when == "all" and rounds:
+        return [entry for entry in assigned if entry["round"]]
     if not when.isdigit() or int(when) not in rounds:
         raise MeritError(leaf.unknown("--when", when, ["before", "after", *map(str, rounds)]))
     return [entry for entry in assigned if entry["round"] == int(when)]
-
-
-def _stage(index: list[dict[str, Any]], key: str) -> str:
-    return next(entry["stage"] for entry in index if entry["key"] == key)
 
 
 def _store(folder: Path) -> Path:
@@ -84,11 +112,3 @@ def _store(folder: Path) -> Path:
         if place.is_dir():
             return place
     raise MeritError(f"{folder}: its store, {started / named}, is not there any more")
-
-
-def _folder(runs: Path, run: str) -> Path:
-    for folder in (runs / run, Path(run)):
-        if (folder / "artifacts.json").is_file():
-            return folder
-    known = sorted(file.parent.name for file in runs.glob("*/artifacts.json"))
-    raise MeritError(leaf.unknown(f"finished runs in {runs}", run, known))

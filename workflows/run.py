@@ -6,6 +6,7 @@ python workflows/run.py --config FILE rounds=3 credit.name=uniform
 python workflows/run.py list credit                      what there is to choose from
 python workflows/run.py trace RUN TASK                   a conversation with verdicts and credit
 python workflows/run.py why RUN TASK                     where the credit comes from
+python workflows/run.py datasets RUN --kind pairs --out FOLDER   its credit as data for other trainers
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from workflows import config as configuration
 from workflows import sites
 from workflows.plan import Plan
 
-COMMANDS = ("run", "list", "trace", "why")
+COMMANDS = ("run", "list", "trace", "why", "datasets")
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=False)
 
 
@@ -50,7 +51,7 @@ def find(name: str) -> ModuleType:
 
 
 @app.command(
-    epilog="Other commands: list KIND · trace RUN TASK · why RUN TASK (each with --help). "
+    epilog="Other commands: list KIND · trace RUN TASK · why RUN TASK · datasets RUN (each with --help). "
     "A run lives in runs/NAME; run the same command again to go on where it stopped."
 )
 def run(
@@ -172,6 +173,31 @@ def why(
     for one in inspect_run.found(Path(runs), run, task, when):
         if one.credit:
             typer.echo(conversation.explain(one.graded, one.credit, one.findings, one.index, full))
+
+
+@app.command()
+def datasets(
+    run: Annotated[str, typer.Argument(help="a run's name or folder")],
+    out: Annotated[Path, typer.Option(help="folder that is made: AGENT.jsonl and README.md")],
+    kind: Annotated[str, typer.Option(help="sft, pairs, kto or rl")] = "sft",
+    agent: Annotated[str, typer.Option(help="of this agent alone; default: of each")] = "",
+    when: Annotated[
+        str, typer.Option(help="the number of a training round, all of them, or before or after: those are test tasks")
+    ] = "all",
+    threshold: Annotated[float, typer.Option(help="the value that parts good turns from bad ones: sft, kto")] = 0.0,
+    margin: Annotated[
+        float, typer.Option(min=0, help="how far apart a pair's values are, or how far from the threshold: pairs, kto")
+    ] = 0.0,
+    runs: Annotated[str, typer.Option(help="folder of the runs")] = "runs",
+) -> None:
+    """Writes what a run's credit makes for other trainers: JSONL for each agent, in TRL's column names."""
+    from apps.credit.datasets import Rule
+    from workflows import data_sets, inspect_run
+
+    folder = inspect_run.folder_of(Path(runs), run)
+    counts = data_sets.write(folder, out, kind, Rule(threshold, margin), agent, when)
+    _columns({name: f"{count} rows" for name, count in sorted(counts.items())})
+    typer.echo(f"\nWritten to {out}")
 
 
 def _pairs(words: list[str]) -> dict[str, object]:

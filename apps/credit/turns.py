@@ -50,7 +50,7 @@ def pairs(turns: Sequence[Worth], margin: float = 0.0) -> list[tuple[Worth, Wort
         (members[better], members[worse])
         for members in states.values()
         for better, worse in best_against_worst([row.value for _, row in members], margin)
-        if not np.array_equal(members[better][0].completion_ids, members[worse][0].completion_ids)
+        if not _same(members[better][0], members[worse][0])
     ]
 
 
@@ -63,6 +63,11 @@ def best_against_worst(values: Sequence[float], margin: float = 0.0) -> list[tup
     matched = zip(order[: len(order) // 2], reversed(order), strict=False)
     least = max(margin - ROUNDING, ROUNDING)
     return [(better, worse) for better, worse in matched if values[better] - values[worse] > least]
+
+
+def _same(one: Turn, other: Turn) -> bool:
+    """Whether two turns said the same; a turn of which just the text is kept has no tokens."""
+    return one.text == other.text and np.array_equal(one.completion_ids, other.completion_ids)
 
 
 def _merged(shared: list[Worth]) -> Worth:
