@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from apps.credit import outside, results
 from apps.inference import app as inference_app
 from apps.inference import traces
 from apps.inference.driver import Start, Voice, perform
-from apps.records import Consult, Credit, Finding, Group, MeritError, Outcome, Question, Rate, Replay, Trace, Turn
+from apps.records import Consult, Credit, Finding, Group, MeritError, Outcome, Question, Rate, Replay, Task, Trace, Turn
 from apps.reward import verdicts
 from apps.tasks import app as tasks_app
 
@@ -31,20 +32,24 @@ def replay(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str
     speaking = inference_app.voice(inputs["policies"][0], options)
     found: list[dict[Question, Finding]] = [{} for _ in groups]
 
-    def find_out(asked: Sequence[tuple[int, Question]]) -> None:
+    def find_out(section: Mapping[str, Any], asked: Sequence[tuple[int, Question]]) -> None:
         replays = [(i, q) for i, q in asked if isinstance(q, Replay)]
+        others = [(i, q) for i, q in asked if isinstance(q, Consult | Rate)]
+        if replays:  # a judge may have brought a base model of its own, and there is one in memory at a time
+            speaking.engine = inference_app.engine_of(options)
         came = outcomes_of(
             [(groups[i], q) for i, q in replays], speaking, lambda t, text: verifier.verify(t, text, tuned)
         )
         for (i, question), outcome in zip(replays, came, strict=True):
             found[i][question] = outcome
-        others = [(i, q) for i, q in asked if isinstance(q, Consult | Rate)]
-        said = outside.answers([(groups[i].task, q) for i, q in others], inputs, options)
+        if others:
+            speaking.engine = None
+        said = _asked_outside([(groups[i].task, q) for i, q in others], section, inputs, options)
         for (i, question), reply in zip(others, said, strict=True):
             found[i][question] = reply
 
     for section in options.get("methods") or [options["credit"]]:
-        investigate([_running(section, group) for group in groups], found, find_out)
+        investigate([_running(section, group) for group in groups], found, partial(find_out, section))
     results.write_replays(out, {group.task.id: found[i] for i, group in enumerate(groups)})
     return {
         "replays": sum(isinstance(question, Replay) for findings in found for question in findings),
@@ -53,6 +58,19 @@ def replay(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str
         "tokens": speaking.tokens,
         "seconds": time.perf_counter() - started,
     }
+
+
+def _asked_outside(
+    asked: Sequence[tuple[Task, Consult | Rate]],
+    section: Mapping[str, Any],
+    inputs: Mapping[str, Sequence[Path]],
+    options: Mapping[str, Any],
+) -> list[Finding]:
+    """What a judge or a reward model answers to a method's questions."""
+    if not asked:
+        return []
+    who, home = outside.speaker(section, inputs, options), outside.home(section, options)
+    return outside.answers(asked, inference_app.ready([who], home), who, section, options["seed"])
 
 
 def assign(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,7 +185,10 @@ def read_groups(inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]
     tasks = {task.id: task for task in tasks_app.read(inputs["tasks"][0])}
     graded = verdicts.read(inputs["grade"][0], traces.read(inputs["rollout"][0] / traces.FILE))
     team = leaf.find("topologies", options["topology"]["name"])
-    return [Group(tasks[name], tuple(same), team.ROLES, team.DUTIES) for name, same in groupby(graded, key=lambda g: g.trace.task)]
+    return [
+        Group(tasks[name], tuple(same), team.ROLES, team.DUTIES)
+        for name, same in groupby(graded, key=lambda g: g.trace.task)
+    ]
 
 
 def shuffled(credit: Sequence[Credit], seed: str) -> list[Credit]:

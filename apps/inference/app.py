@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +50,9 @@ def chosen_tasks(inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any
 
 
 def voice(folder: Path, options: Mapping[str, Any]) -> Voice:
-    """The team of a policies folder, ready to speak. Every policy's canary is heard at its first use."""
+    """The team of a policies folder, ready to speak."""
     team_policies = policies.read(folder)
-    engine = engine_of(options)
-    for policy in team_policies.values():
-        _hear(policy, engine, options)
+    engine = ready(team_policies.values(), options)
     team = Team(
         topology=options["topology"]["name"],
         options={k: v for k, v in options["topology"].items() if k != "name"},
@@ -64,6 +62,14 @@ def voice(folder: Path, options: Mapping[str, Any]) -> Voice:
         system=options.get("system", ""),
     )
     return Voice(team, engine, options["seed"])
+
+
+def ready(speakers: Iterable[Policy], options: Mapping[str, Any]) -> Engine:
+    """The engine of these options. The canary of each of `speakers` is heard at its first use."""
+    engine = engine_of(options)
+    for policy in speakers:
+        _hear(policy, engine, options)
+    return engine
 
 
 def engine_of(options: Mapping[str, Any]) -> Engine:

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
 
-from apps.records import Credit, Graded, Group, Outcome, Replay, Sampling, Task, Trace, Turn, Verdict
+from apps.records import (
+    Consult,
+    Credit,
+    Finding,
+    Graded,
+    Group,
+    Outcome,
+    Question,
+    Rated,
+    Replay,
+    Said,
+    Sampling,
+    Task,
+    Trace,
+    Turn,
+    Verdict,
+)
 
 NOTHING = np.zeros(0, dtype=np.int32)
 
@@ -39,15 +56,25 @@ def group(*members: Graded, roles: tuple[str, ...] = (), task: str = "t") -> Gro
 def drive(
     credit: Generator[list[Replay], list[Outcome], list[Credit]], score: Callable[[Replay], float]
 ) -> tuple[list[Credit], list[Replay]]:
-    """Runs a method to its end, answering each replay by `score`; also gives what it asked for."""
+    """Runs a method to its end, answering each replay by `score`, and others by chance; also gives what it asked for."""
     asked, answer = [], None
     try:
         while True:
             wanted = credit.send(answer)
             asked += wanted
-            answer = [Outcome(score(replay), "", 1, 1) for replay in wanted]
+            answer = [found(question, score) for question in wanted]
     except StopIteration as stop:
         return stop.value, asked
+
+
+def found(question: Question, score: Callable[[Replay], float]) -> Finding:
+    """What a replay comes to by `score`; what a judge or a reward model says, which depends on the question alone."""
+    if isinstance(question, Replay):
+        return Outcome(score(question), "", 1, 1)
+    number = zlib.crc32(repr(question).encode())
+    if isinstance(question, Consult):
+        return Said(("VERDICT: CORRECT", "VERDICT: INCORRECT", "I cannot tell.")[number % 3], 3)
+    return Rated(tuple(-float(number % (7 + i)) for i in range(len(question.texts))), 9)
 
 
 def no_replays(replay: Replay) -> float:

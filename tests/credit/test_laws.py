@@ -29,10 +29,12 @@ def groups(draw):
 
 
 def chance(the_group):
-    """A score for any replay that depends on the trace itself, not on its place in the group."""
+    """A score for any replay that depends on what it starts from, not on its trace's place in the group."""
 
     def score(replay):
-        name = (the_group.graded[replay.trace].trace.id, replay.absent, replay.repeat)
+        trace = the_group.graded[replay.trace].trace
+        start = tuple(turn.text for turn in trace.turns[: replay.keep]) if replay.fresh == "rest" else trace.id
+        name = (start, replay.absent, replay.repeat)
         return float(zlib.crc32(repr(name).encode()) % 2)
 
     return score

@@ -47,5 +47,5 @@ def test_ids_are_the_bytes_of_the_text_closed_by_an_end_token():
 
 
 def test_a_role_without_a_duty_is_named():
-    with pytest.raises(MeritError, match="scripted duty of judge"):
-        speak("judge", {}, 1)
+    with pytest.raises(MeritError, match="scripted duty of stranger"):
+        speak("stranger", {}, 1)

@@ -20,7 +20,7 @@ from apps import leaf, records
 from apps.inference.engine import Completion, Request
 from apps.records import MeritError, Policy, Task
 
-NUMBER = re.compile(r"-?\d+")
+NUMBER, VERDICT = re.compile(r"-?\d+"), re.compile(r"VERDICT: (IN)?CORRECT$")
 DUTIES = ("solve", "check", "revise", "report")
 KINDS = {  # a fault -> the duties that it can strike
     "wrong_step": ("solve", "revise"),  # a wrong answer in a sure tone, which no honest critic notices
@@ -76,6 +76,7 @@ class Options(Rates):
             "reviser": "revise",
             "refiner": "revise",
             "verifier": "report",
+            "judge": "check",
         },
         description="duty of each role: solve, check, revise or report",
     )
@@ -164,7 +165,7 @@ def load(model: str, options: Options, device: str) -> Scripted:
 def say(duty: str, rates: Rates, fields: dict[str, Any], task: Task, rng: np.random.Generator) -> str:
     """What an agent says by itself."""
     if duty == "check":
-        return _check(fields["draft"], rates, task, rng)
+        return _check(fields, rates, task, rng)
     if duty == "report":
         said = _answer(fields["draft"])
         return f"ANSWER: {said if rng.random() >= rates.report else _wrong(said, rng)}"
@@ -206,8 +207,11 @@ def _worst(duty: str, right: bool) -> str:
     return "misread" if duty == "report" else "wrong_step"
 
 
-def _check(draft: str, rates: Rates, task: Task, rng: np.random.Generator) -> str:
-    passes = _passes(draft, task)
+def _check(fields: dict[str, Any], rates: Rates, task: Task, rng: np.random.Generator) -> str:
+    """A verdict on a draft; a judge who is shown a check judges whether that is true."""
+    passes = _passes(fields["draft"], task)
+    if VERDICT.search(fields.get("turn", "")):
+        passes = passes != _rejected({"review": fields["turn"]})
     error = rates.cry_wolf if passes else rates.wave_through
     agrees = passes if rng.random() >= error else not passes
     return f"VERDICT: {'CORRECT' if agrees else 'INCORRECT'}"

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from apps import records
-from apps.inference import sampler
+from apps.inference import chat, sampler
 from apps.inference.engine import Completion, Request
 from apps.inference.lora import Adapters
 from apps.records import MeritError, Policy, Sampling
@@ -57,18 +57,15 @@ class Transformers:
         return self._rendered[system, user]
 
     def _render(self, system: str, user: str) -> tuple[str, np.ndarray]:
-        import jinja2
-
-        messages = ([{"role": "system", "content": system}] if system else []) + [{"role": "user", "content": user}]
-        try:
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except jinja2.TemplateError as error:
-            raise MeritError(f"the model's chat template refuses {messages!r}: {error}") from error
+        text = chat.rendered(self.tokenizer, system, user)
         return text, self.encode(text)
 
     def encode(self, text: str) -> np.ndarray:
         """Token ids int32 of a text that holds its special tokens already."""
-        return np.asarray(self.tokenizer(text, add_special_tokens=False)["input_ids"], np.int32)
+        return chat.encoded(self.tokenizer, text)
+
+    def completion(self, text: str) -> np.ndarray:
+        return chat.closed(self.tokenizer, text)
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         for request in requests:
@@ -85,16 +82,27 @@ class Transformers:
         return completions
 
     def score(self, policy: Policy, sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
-        torch = self.torch
-        scores = []
-        with torch.inference_mode():
-            self._use([policy] * len(sequences))
-            ids, mask = self._pad([np.concatenate(pair) for pair in sequences])
-            logits = self.model(ids, attention_mask=mask, position_ids=_positions(mask), use_cache=False).logits
-            logprobs = logits[:, :-1].float().log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
-            for row, (_, completion) in zip(logprobs, sequences, strict=True):
-                scores.append(row[len(row) - len(completion) :].cpu().numpy())
+        scores: list[np.ndarray] = [np.zeros(0, np.float32)] * len(sequences)
+        order = sorted(range(len(sequences)), key=lambda i: sum(map(len, sequences[i])))
+        with self.torch.inference_mode():
+            for start in range(0, len(order), self.options.rows):
+                part = order[start : start + self.options.rows]
+                for i, row in zip(part, self._score(policy, [sequences[i] for i in part]), strict=True):
+                    scores[i] = row
         return scores
+
+    def _score(self, policy: Policy, sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
+        """Logits are made at the completions alone: those of the prompts would fill the memory."""
+        self._use([policy] * len(sequences))
+        ids, mask = self._pad([np.concatenate(pair) for pair in sequences])
+        width = min(max(len(completion) for _, completion in sequences), ids.shape[1] - 1)
+        out = self.model(
+            ids, attention_mask=mask, position_ids=_positions(mask), use_cache=False, logits_to_keep=width + 1
+        )
+        targets = ids[:, ids.shape[1] - width :, None]
+        logprobs = out.logits[:, :-1].float().log_softmax(-1).gather(-1, targets)[..., 0].cpu().numpy()
+        for row, (_, completion) in zip(logprobs, sequences, strict=True):
+            yield row[max(0, width - len(completion)) :]
 
     def _decode(self, requests: Sequence[Request]) -> list[Completion]:
         """All completions of one batch, whose requests share their sampling."""

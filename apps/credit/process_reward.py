@@ -1,0 +1,88 @@
+"""A trained reward model scores every step; a turn is worth the progress that it made.
+
+The model reads the question and the turns up to and including a step, and the score of the step is how likely it then finds
+the good label rather than the bad one: softmax of their two log-likelihoods, as in Math-Shepherd (arXiv 2312.08935, section
+3.3; there one token stands for each label, here any text). A turn is worth score_t − score_(t−1), the first one against the
+bare question, so that the values of a trace sum to what the team had gained by its end; or, with `delta: false`, 2 · score − 1.
+
+`workflows/process_reward.py` trains one; its labels are the shares of plays that, going on from a step, end right. It asks for
+no replays, so it is cheap; it is as good as its training, and drifts from a team that is trained on. It says nothing of
+its own error, so that is given as 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Sequence
+
+from pydantic import Field
+
+from apps import records
+from apps.credit import groups
+from apps.records import Credit, Graded, Group, Rate, Rated, Trace
+
+TRAINED_BY = "process_reward"  # the workflow that makes an adapter for it
+
+
+class Options(records.Options):
+    """Who scores, and what it reads."""
+
+    adapter: str = Field("", description="folder of a trained reward model, an adapter in PEFT format")
+    model: str = Field("", description="folder of the base model under it; default: the team's")
+    delta: bool = Field(True, description="a turn is worth the change of the score; false: 2 · score − 1")
+    prompt: str = Field("Check: {question}{steps}", description="template with {question} and {steps}")
+    said: str = Field(" Solution: ", description="what stands before each turn among the steps")
+    checked: str = Field(" Critique: ", description="the same before the turns of those who check")
+    good: str = Field("VERDICT: CORRECT", min_length=1, description="what the model says after a good step")
+    bad: str = Field("VERDICT: INCORRECT", min_length=1, description="what it says after a bad one")
+
+
+def asks(options: Options) -> bool:
+    return True
+
+
+def assign(group: Group, options: Options) -> Generator[list[Rate], list[Rated], list[Credit]]:
+    """The value of every turn; an agent's value is the sum over its turns."""
+    groups.scores(group)
+    asked = {g.trace.id: questions(group, g.trace, options) for g in group.graded}
+    wanted = list(dict.fromkeys(question for rates in asked.values() for question in rates))
+    rated = dict(zip(wanted, (yield wanted), strict=True))
+    agents = groups.agents(group)
+    return [credit(g, [score(rated[q]) for q in asked[g.trace.id]], agents, options) for g in group.graded]
+
+
+def questions(group: Group, trace: Trace, options: Options) -> list[Rate]:
+    """T + 1 questions: about the bare question, then about each step."""
+    labels = (options.good, options.bad)
+    return [Rate(prompt(group, trace, keep, options), labels) for keep in range(len(trace.turns) + 1)]
+
+
+def prompt(group: Group, trace: Trace, keep: int, options: Options) -> str:
+    """What the model reads of the first `keep` turns."""
+    heads = [options.checked if group.duties.get(t.agent) == "check" else options.said for t in trace.turns[:keep]]
+    steps = "".join(head + turn.text for head, turn in zip(heads, trace.turns, strict=False))
+    return options.prompt.format(question=group.task.question, steps=steps)
+
+
+def score(rated: Rated) -> float:
+    """The probability of the good label among the two."""
+    good, bad = rated.nats
+    return 1 / (1 + math.exp(min(bad - good, 700.0)))  # beyond it a float has no such power
+
+
+def values(scores: Sequence[float], delta: bool) -> list[float]:
+    """Of T turns from T + 1 scores, the bare question's first."""
+    return [after - before if delta else 2 * after - 1 for before, after in zip(scores, scores[1:], strict=False)]
+
+
+def credit(graded: Graded, scores: Sequence[float], agents: Sequence[str], options: Options) -> Credit:
+    """The credit of one trace."""
+    worth = values(scores, options.delta)
+    totals = dict.fromkeys(agents, 0.0)
+    for turn, value in zip(graded.trace.turns, worth, strict=True):
+        totals[turn.agent] += value
+    notes = [
+        f"{turn.path}: the reward model's score went from {before:.2f} to {after:.2f}"
+        for turn, before, after in zip(graded.trace.turns, scores, scores[1:], strict=False)
+    ]
+    return Credit(graded.trace.id, tuple(worth), (0.0,) * len(worth), totals, {}, tuple(notes))

@@ -1,0 +1,33 @@
+"""From text to token ids through a model's own tokenizer and chat template: for engines, and for rows made of text.
+
+What was sampled never comes this way: it is kept as ids. `tokenizer` is one of Hugging Face's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from apps.records import MeritError
+
+
+def rendered(tokenizer, system: str, user: str) -> str:
+    """A prompt through the tokenizer's own chat template, up to where the agent begins to speak."""
+    import jinja2
+
+    messages = ([{"role": "system", "content": system}] if system else []) + [{"role": "user", "content": user}]
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except jinja2.TemplateError as error:
+        raise MeritError(f"the model's chat template refuses {messages!r}: {error}") from error
+
+
+def encoded(tokenizer, text: str) -> np.ndarray:
+    """Token ids int32 of a text that holds its special tokens already."""
+    return np.asarray(tokenizer(text, add_special_tokens=False)["input_ids"], np.int32)
+
+
+def closed(tokenizer, text: str) -> np.ndarray:
+    """Token ids int32 of a text as a whole completion, the end token included."""
+    if tokenizer.eos_token_id is None:
+        raise MeritError("the model's tokenizer names no end token, so no text is a whole completion to it")
+    return np.append(encoded(tokenizer, text), np.int32(tokenizer.eos_token_id))
