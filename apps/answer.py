@@ -1,13 +1,22 @@
-"""Where a text states its answer: after its last "ANSWER:", after its last "####", or in its last box.
+"""Where a text states its answer: after its last "ANSWER:", after its last "####", or in its last box; or its verdict.
 
 Only finds the words; what they mean is the verifier's business. Every function is linear in the length of the text.
 """
 
 from __future__ import annotations
 
+import re
+
 MARKER = "ANSWER:"
 GSM8K_MARKER = "####"
 BOXES = ("\\boxed", "\\fbox")
+VERDICT = re.compile(r"VERDICT: (CORRECT|INCORRECT)\.?\s*$")
+
+
+def verdict(text: str) -> bool | None:
+    """A critic's verdict: True for CORRECT, False for INCORRECT, None where its text does not end in one."""
+    found = VERDICT.search(text)
+    return None if found is None else found.group(1) == "CORRECT"
 
 
 def after(text: str, marker: str = MARKER) -> str | None:

@@ -1,10 +1,14 @@
-"""What every credit method reads of a group: its scores, checked, and the names of its agents. Not a method."""
+"""What every credit method reads of a group: its scores, checked, and its agents; and how turns make up an agent's value.
+
+Not a method.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from apps.records import Group, MeritError
+from apps.records import Credit, Graded, Group, MeritError
 
 
 def scores(group: Group) -> list[float]:
@@ -28,3 +32,21 @@ def agents(group: Group) -> tuple[str, ...]:
     """The team's agents: its roles, then whoever else spoke in any trace."""
     spoke = [agent for graded in group.graded for agent in graded.trace.agents]
     return tuple(dict.fromkeys([*group.roles, *spoke]))
+
+
+def summed(
+    graded: Graded,
+    agents: Sequence[str],
+    values: Sequence[float],
+    errors: Sequence[float],
+    notes: tuple[str, ...] = (),
+    residual: float | None = None,
+) -> Credit:
+    """Credit whose agents are worth the sum of their turns, with the error of a sum of independent ones."""
+    totals, variances = dict.fromkeys(agents, 0.0), dict.fromkeys(agents, 0.0)
+    for turn, value, error in zip(graded.trace.turns, values, errors, strict=True):
+        totals[turn.agent] += float(value)
+        variances[turn.agent] += float(error) ** 2
+    agent_errors = {agent: math.sqrt(variance) for agent, variance in variances.items()}
+    turns = tuple(map(float, values)), tuple(map(float, errors))
+    return Credit(graded.trace.id, *turns, totals, agent_errors, notes, residual)

@@ -1,13 +1,10 @@
-"""The output formats that topologies agree on with their agents, parsed strictly."""
+"""The output formats that topologies agree on with their agents, parsed strictly.
+
+A critic's verdict is read in `apps/answer.py`, beside answers: the credit methods need it too.
+"""
 
 from __future__ import annotations
 
-import re
+from apps.answer import verdict
 
-VERDICT = re.compile(r"VERDICT: (CORRECT|INCORRECT)\.?\s*$")
-
-
-def verdict(text: str) -> bool | None:
-    """A critic's verdict: True for CORRECT, False for INCORRECT, None where its text does not end in one."""
-    found = VERDICT.search(text)
-    return None if found is None else found.group(1) == "CORRECT"
+__all__ = ["verdict"]

@@ -15,7 +15,8 @@ from apps.records import MeritError, Verdict
 from tests.credit.plays import drive, graded, group
 
 METHODS = leaf.names("credit")
-ROLES = ("solver", "critic", "reviser")
+DUTIES = {"solver": "solve", "critic": "check", "reviser": "revise"}
+ROLES = tuple(DUTIES)
 
 
 @st.composite
@@ -24,8 +25,9 @@ def groups(draw):
     for sample in range(draw(st.integers(1, 4))):
         speakers = draw(st.lists(st.sampled_from(ROLES), max_size=5))
         marks = draw(st.lists(st.sampled_from([True, False, None]), min_size=len(speakers), max_size=len(speakers)))
-        members.append(graded(speakers, draw(st.sampled_from([0.0, 0.5, 1.0])), marks, sample))
-    return group(*members, roles=ROLES)
+        score = draw(st.sampled_from([0.0, 0.5, 1.0]))
+        members.append(graded(speakers, score, marks, f"0.{sample}"))  # leaves of a tree, which some methods need
+    return replace(group(*members, roles=ROLES), duties=DUTIES)
 
 
 def chance(the_group):
