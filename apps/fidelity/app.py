@@ -1,0 +1,203 @@
+"""The stages of the fidelity benchmark: how far each credit method can be trusted, where the truth is known.
+
+`contest` measures estimators on games with known values; `planted` plays a team with known faults and lets every method
+judge it; `compared` does the same for a trained team, with values at high repeat counts as the truth; `fidelity` puts all
+that was found into a page, a table and a summary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apps import leaf
+from apps.credit import app as credit_app
+from apps.fidelity import faults, measures
+from apps.inference.driver import Start, Team, Voice, perform
+from apps.inference.engines import scripted
+from apps.records import Credit, Finding, Graded, Group, MeritError, Outcome, Policy, Question, Replay, Sampling
+from apps.reward import app as reward_app
+from apps.tasks import app as tasks_app
+
+ROWS = "rows.jsonl"
+CONTEST = "contest.json"
+TRUTH = "apps.fidelity.truth"
+UNDONE = 16  # replays that say whether the team would have been right without what struck
+UNDONE_FIRST = 2_000_000  # number of the first of them: their random numbers are nobody else's
+
+
+def contest(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes `contest.json`: the error of each estimator on each game with a known answer."""
+    from apps.fidelity import contest as games
+
+    found = games.run(games.Options(**options["games"]))
+    (out / CONTEST).write_text(json.dumps(found) + "\n")
+    return {"rows": len(found["rows"])}
+
+
+def planted(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Plays one case with one seed, lets every method judge it, and writes a row a trace."""
+    started = time.perf_counter()
+    case, usual = faults.Case(**options["case"]), scripted.Rates(**options["usual"])
+    engine = scripted.Scripted(case.engine(usual))
+    luck = f"faults/{case.name}/{options['seed']}"
+    speaking = _planted_team(case, engine, luck)
+    tasks = tasks_app.take(tasks_app.read(inputs["tasks"][0]), luck, 0, case.tasks)
+    traces = perform([Start(task, str(k)) for task in tasks for k in range(case.samples)], speaking)
+    groups = _groups(tasks, traces, case, options["verifier"])
+    struck = {g.trace.id: _struck(g, engine) for group in groups for g in group.graded}
+
+    methods, spent = _driven(groups, speaking, options)
+    habits = {fault.role for fault in case.faults if fault.rate == 1}
+    rows = []
+    undone = _undone(groups, struck, speaking, options["verifier"])
+    for group, (truth, judged) in zip(groups, methods, strict=True):
+        for i, graded in enumerate(group.graded):
+            speakers, hit = tuple(t.agent for t in graded.trace.turns), struck[graded.trace.id]
+            rows.append(
+                measures.Played(
+                    case=case.name,
+                    unit=f"{case.name}/{options['seed']}/{group.task.id}",
+                    speakers=speakers,
+                    outcome=graded.verdict.score,
+                    truth=truth[i].values,
+                    methods={name: one[i] for name, one in judged.items()},
+                    struck=hit,
+                    undone=undone.get(graded.trace.id),
+                    habit=any(speakers[turn] in habits for turn in hit),
+                    planted=bool(case.faults),
+                )
+            )
+    write(out, rows)
+    return {"traces": len(rows), "struck": sum(bool(r.struck) for r in rows), "methods": spent,
+            "turns": speaking.turns, "tokens": speaking.tokens, "seconds": time.perf_counter() - started}  # fmt: skip
+
+
+def write(folder: Path, rows: Sequence[measures.Played]) -> None:
+    with open(folder / ROWS, "w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(dataclasses.asdict(row)) + "\n")
+
+
+def read(folder: Path) -> list[measures.Played]:
+    """The rows of a folder."""
+    with open(folder / ROWS, encoding="utf-8") as file:
+        found = [json.loads(line) for line in file]
+    return [
+        measures.Played(
+            **{
+                **row,
+                "speakers": tuple(row["speakers"]),
+                "truth": tuple(row["truth"]),
+                "struck": {int(turn): kind for turn, kind in row["struck"].items()},
+                "methods": {
+                    name: measures.Judged(**{**judged, "values": tuple(judged["values"])})
+                    for name, judged in row["methods"].items()
+                },
+            }
+        )
+        for row in found
+    ]
+
+
+def _planted_team(case: faults.Case, engine: scripted.Scripted, seed: str) -> Voice:
+    topology = leaf.find("topologies", case.topology["name"])
+    policies = {role: Policy(role, "planted") for role in topology.ROLES}  # not "base", which has no faults
+    options = {key: value for key, value in case.topology.items() if key != "name"}
+    return Voice(Team(case.topology["name"], options, topology.PROMPTS, policies, Sampling()), engine, seed)
+
+
+def _groups(tasks: Sequence, traces: Sequence, case: faults.Case, verifier: Mapping[str, Any]) -> list[Group]:
+    team = leaf.find("topologies", case.topology["name"])
+    module, tuned = leaf.find("reward", verifier["name"]), leaf.options("reward", dict(verifier))
+
+    def judge(task, trace) -> Graded:
+        return reward_app.judge(task, trace, team.DUTIES, lambda t, text: module.verify(t, text, tuned))
+
+    return [
+        Group(task, tuple(judge(task, t) for t in traces if t.task == task.id), team.ROLES, team.DUTIES)
+        for task in tasks
+    ]
+
+
+def _struck(graded: Graded, engine: scripted.Scripted) -> dict[int, str]:
+    turns = enumerate(graded.trace.turns)
+    return {i: engine.struck[turn.seed] for i, turn in turns if turn.seed in engine.struck}
+
+
+def _verifying(verifier: Mapping[str, Any]):
+    module, tuned = leaf.find("reward", verifier["name"]), leaf.options("reward", dict(verifier))
+    return lambda task, text: module.verify(task, text, tuned)
+
+
+def _driven(
+    groups: Sequence[Group], speaking: Voice, options: Mapping[str, Any]
+) -> tuple[list[tuple[list[Credit], dict[str, list[measures.Judged]]]], dict[str, float]]:
+    """(truth, method -> what it says of each trace) of each group, and the seconds that each method took."""
+    found: list[dict[Question, Finding]] = [{} for _ in groups]
+    verify, seconds = _verifying(options["verifier"]), {}
+
+    def find_out(asked: Sequence[tuple[int, Question]]) -> None:
+        if strange := [q for _, q in asked if not isinstance(q, Replay)]:
+            raise MeritError(
+                f"asks {type(strange[0]).__name__}; scripted agents have no model to ask: leave it out of methods"
+            )
+        came: list[Outcome] = credit_app.outcomes_of([(groups[i], q) for i, q in asked], speaking, verify)
+        for (i, question), outcome in zip(asked, came, strict=True):
+            found[i][question] = outcome
+
+    for name, section in {**options["methods"], TRUTH: options["truth"]}.items():
+        started = time.perf_counter()
+        try:
+            credit_app.investigate([_started(section, group) for group in groups], found, find_out)
+        except MeritError as error:
+            raise MeritError(f"methods.{name}, case {options['case']['name']}: {error}") from error
+        seconds[name] = time.perf_counter() - started
+    judged = [
+        (
+            credit_app.given(_started(options["truth"], group), findings),
+            {name: judged_by(section, group, findings) for name, section in options["methods"].items()},
+        )
+        for group, findings in zip(groups, found, strict=True)
+    ]
+    return judged, seconds
+
+
+def judged_by(section: Mapping[str, Any], group: Group, findings: Mapping[Question, Finding]) -> list[measures.Judged]:
+    """What a method says of each trace of a group, from what was found out; its cost is shared by the traces."""
+    used: list[Finding] = []
+    credit = credit_app.given(_started(section, group), findings, used)
+    traces = len(group.graded)
+    replays = sum(isinstance(finding, Outcome) for finding in used) / traces
+    tokens = sum(getattr(f, "sampled_tokens", 0) + getattr(f, "read_tokens", 0) for f in used) / traces
+    return [measures.Judged(c.values, c.agents, replays, tokens) for c in credit]
+
+
+def _started(section: Mapping[str, Any], group: Group):
+    return leaf.find("credit", section["name"]).assign(group, leaf.options("credit", dict(section)))
+
+
+def _undone(
+    groups: Sequence[Group], struck: Mapping[str, Mapping[int, str]], speaking: Voice, verifier: Mapping[str, Any]
+) -> dict[str, float]:
+    """trace -> mean score with the base model in the guilty agents' place from the first struck turn on."""
+    asked = [
+        (group, i, graded.trace.id)
+        for group in groups
+        for i, graded in enumerate(group.graded)
+        if struck[graded.trace.id]
+    ]
+    wanted = []
+    for group, i, name in asked:
+        turns = group.graded[i].trace.turns
+        absent = tuple(dict.fromkeys((turns[turn].agent, "base") for turn in struck[name]))
+        wanted += [(group, Replay(i, absent, UNDONE_FIRST + r, min(struck[name]), "rest")) for r in range(UNDONE)]
+    scores = [o.score for o in credit_app.outcomes_of(wanted, speaking, _verifying(verifier))]
+    means = np.array(scores).reshape(-1, UNDONE).mean(axis=1)
+    return {name: float(mean) for (_, _, name), mean in zip(asked, means, strict=True)}
