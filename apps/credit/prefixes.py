@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from apps.credit import coalitions, groups
+from apps.credit import coalitions
 from apps.records import Graded, Group, Outcome, Replay, Trace
 
 SURE = 2.0  # standard errors from 0
@@ -62,16 +62,21 @@ def place(trace: Trace, keep: int) -> Place:
     return tuple((turn.path, turn.seed, turn.text) for turn in trace.turns[:keep])
 
 
-def measure(group: Group, repeats: int) -> Generator[list[Replay], list[Outcome], list[Scores]]:
-    """The scores behind V of each trace, (T + 1, repeats); the last row is the outcome itself."""
-    places = [[(i, k) for k in range(len(g.trace.turns))] for i, g in enumerate(group.graded)]
-    keys = [[beginning(group.graded[i].trace, k) for i, k in row] for row in places]
+def measure(
+    group: Group, repeats: int, traces: Sequence[int] | None = None
+) -> Generator[list[Replay], list[Outcome], dict[int, Scores]]:
+    """The scores behind V, (T + 1, repeats), of each trace or of `traces`; the last row is the outcome itself."""
+    keys = {
+        i: [beginning(group.graded[i].trace, k) for k in range(len(group.graded[i].trace.turns))]
+        for i in (range(len(group.graded)) if traces is None else traces)
+    }
     cases: dict[Hashable, Replay] = {}
-    for (i, k), key in zip((p for row in places for p in row), (key for row in keys for key in row), strict=True):
-        cases.setdefault(key, Replay(i, keep=k, fresh="rest"))
+    for i, row in keys.items():
+        for k, key in enumerate(row):
+            cases.setdefault(key, Replay(i, keep=k, fresh="rest"))
     found = yield from ask(group, cases, repeats)
-    ends = [np.full((1, repeats), score) for score in groups.scores(group)]
-    return [np.concatenate([*(found[key][None] for key in row), end]) for row, end in zip(keys, ends, strict=True)]
+    ends = {i: np.full((1, repeats), group.graded[i].verdict.score) for i in keys}
+    return {i: np.concatenate([*(found[key][None] for key in row), ends[i]]) for i, row in keys.items()}
 
 
 def replaced(
@@ -103,7 +108,7 @@ def ask(group: Group, cases: Mapping[Hashable, Replay], repeats: int) -> Asking:
 
 
 def blame(
-    group: Group, measured: Sequence[Scores], repeats: int, least: float
+    group: Group, measured: Mapping[int, Scores], repeats: int, least: float
 ) -> Generator[list[Replay], list[Outcome], dict[int, Loss | None]]:
     """For each failed trace the turn that lost the answer, by place in the group; None where no loss is sure."""
     failed = [i for i, g in enumerate(group.graded) if not g.verdict.right]
