@@ -74,10 +74,12 @@ def _launcher(shelf: store.Store, config: configuration.Run, site: sites.Site) -
     device = devices.pick(site.device) if site.device != "cpu" else "cpu"
     scripted = getattr(config, "engine", {}).get("name") == "scripted"
     path = str(model.locate(config.model)) if hasattr(config, "model") and not scripted else ""
+    places = model.places(config.model_dump(mode="json"))  # of judges and reward models
     threads = {"inference": site.inference_threads, "training": site.training_threads}
 
     def launch(node: Node) -> Future:
         machine = {"model": path, "device": device, "threads": threads.get(node.stage.label, 1)}
+        machine["places"] = places
         machine["own_process"] = node.stage.label == "inference" and site.inference_slots > 1
         inputs = {name: [given.future for given in nodes] for name, nodes in node.inputs.items()}
         return stages.launch(node.stage, node.key, shelf.root, node.options, machine, inputs)
@@ -129,6 +131,9 @@ def _finish(folder: Path, config: configuration.Run, plan: Plan, found: Mapping[
     if "claims" in found:
         for name in ("claims.json", "claims.md"):
             shutil.copy(Path(found["claims"].path) / name, folder / name)
+    if "reward_model" in found:
+        _copy_model(Path(found["reward_model"].path), folder / "adapter")
+        shutil.copy(Path(found["appraisal"].path) / SUMMARY, folder / SUMMARY)
     if "model" in found:
         for target in filter(None, (str(folder / "model"), getattr(config, "export", ""))):
             _copy_model(Path(found["model"].path), Path(target))

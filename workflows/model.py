@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,29 @@ def fingerprint(path: str, setting: str = "path") -> str:
         raise MeritError(f"{setting}={path}: there is no such file or folder{hint}")
     files = sorted(f for f in place.rglob("*") if f.is_file() and f.suffix != ".md") if place.is_dir() else [place]
     return digest([[f.relative_to(place).as_posix(), _digest(f)] for f in files])
+
+
+def keyed(credit: Mapping[str, Any]) -> dict[str, Any]:
+    """A credit section for a key: digests stand for the paths of the models that its method asks."""
+    return {**credit, **{name: mark for name, (mark, _) in _outside(credit).items()}}
+
+
+def places(settings: Any) -> dict[str, str]:
+    """Where the models lie that the credit sections anywhere in `settings` ask: the digest of each, and its path here."""
+    found: dict[str, str] = {}
+    for name, inner in settings.items() if isinstance(settings, Mapping) else ():
+        found |= dict(_outside(inner).values()) if name == "credit" and isinstance(inner, Mapping) else places(inner)
+    return found
+
+
+def _outside(credit: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Setting -> (digest, path) of the adapter and of the base model that a credit section names."""
+    found = {}
+    if adapter := credit.get("adapter"):
+        found["adapter"] = (fingerprint(adapter, "credit.adapter"), str(Path(adapter).expanduser().resolve()))
+    if base := credit.get("model"):
+        found["model"] = (identity(base), str(locate(base)))
+    return found
 
 
 def _digest(file: Path) -> str:

@@ -15,7 +15,7 @@ from apps.inference.driver import seed_of
 from apps.records import MeritError, Sampling
 from apps.training import policy
 from workflows import model
-from workflows.config import PostTrain
+from workflows.config import PostTrain, Section
 from workflows.plan import Node, Plan
 
 Shards = list[Node]
@@ -103,7 +103,7 @@ class Steps:
         plan: dict[str, Any] = {"name": rollout.plan}
         plan |= {"samples": rollout.samples} if rollout.plan == "independent" else {"branching": self._branching()}
         start = (self.plan.round - 1) * rollout.tasks
-        return self._play(
+        return self.play(
             tasks, team, f"train/{self.plan.round}", start, rollout.tasks, rollout.shards, plan, config.sampling
         )
 
@@ -115,16 +115,27 @@ class Steps:
             for shard in played
         ]
 
-    def replay(self, tasks: Node, team: Node, played: Shards, judged: Shards) -> list[Node | None]:
-        """The counterfactuals that the credit method asks for; None where it asks for none."""
-        credit = self._credit()
+    def replay(
+        self,
+        tasks: Node,
+        team: Node,
+        played: Shards,
+        judged: Shards,
+        credit: Section | None = None,
+        **asked: Node,
+    ) -> list[Node | None]:
+        """What the credit method, or that of `credit`, asks for; None where it asks for nothing.
+
+        `asked` is what is asked besides the team: a `reward_model` that was trained in this very run.
+        """
+        credit = credit or self._credit()
         if not leaf.find("credit", credit["name"]).asks(leaf.options("credit", credit)):
             return [None] * len(played)
         speak = self._speak(f"replay/{self.plan.round}", self.config.sampling)
         return [
             self._add(
                 stages.REPLAY,
-                {"tasks": tasks, "policies": team, "rollout": shard, "grade": verdicts},
+                {"tasks": tasks, "policies": team, "rollout": shard, "grade": verdicts, **asked},
                 credit=credit,
                 verifier=self.verifier,
                 **speak,
@@ -134,16 +145,33 @@ class Steps:
 
     def assign(self, tasks: Node, played: Shards, judged: Shards, replays: Sequence[Node | None]) -> Shards:
         options: dict[str, Any] = {"credit": self._credit(), "topology": self.config.topology}
+        measured = self._calibrate(tasks, played, judged, replays, options)
         if self.config.shuffle_credit and self.plan.round:
             options["shuffle"] = f"{self.config.seed}/{self.plan.round}"
         return [
             self._add(
                 stages.ASSIGN,
-                {"tasks": tasks, "rollout": shard, "grade": verdicts, **({"replay": replay} if replay else {})},
+                {
+                    "tasks": tasks,
+                    "rollout": shard,
+                    "grade": verdicts,
+                    **({"replay": replay} if replay else {}),
+                    **measured,
+                },
                 **options,
             )
             for shard, verdicts, replay in zip(played, judged, replays, strict=True)
         ]
+
+    def _calibrate(
+        self, tasks: Node, played: Shards, judged: Shards, replays: Sequence[Node | None], options: dict[str, Any]
+    ) -> dict[str, Node]:
+        """The input `calibration` of `assign`, from all shards together; none where the method is not calibrated so."""
+        credit = self.config.credit
+        if credit.get("calibration") or not hasattr(leaf.find("credit", credit["name"]), "calibrate"):
+            return {}
+        inputs = {"tasks": tasks, "rollout": played, "grade": judged, "replay": replays}
+        return {"calibration": self._add(stages.CALIBRATE, inputs, **options)}
 
     def train(self, team: Node, played: Shards, judged: Shards, credit: Shards) -> list[Node]:
         """A new adapter for every agent, each on its own turns."""
@@ -187,7 +215,7 @@ class Steps:
         evaluation = self.config.evaluation
         plan = {"name": "independent", "samples": evaluation.validation_samples}
         count, shards = evaluation.validation_tasks, evaluation.shards
-        return self._measure(tasks, self._play(tasks, team, "validation", 0, count, shards, plan, self.config.sampling))
+        return self._measure(tasks, self.play(tasks, team, "validation", 0, count, shards, plan, self.config.sampling))
 
     def test(self, tasks: Node, team: Node, greedy: bool) -> Node:
         """Figures on the test tasks."""
@@ -195,7 +223,7 @@ class Steps:
         plan = {"name": "independent", "samples": 1 if greedy else evaluation.samples}
         sampling = dataclasses.replace(sampling, temperature=0.0) if greedy else sampling
         return self._measure(
-            tasks, self._play(tasks, team, "test", 0, evaluation.tasks, evaluation.shards, plan, sampling)
+            tasks, self.play(tasks, team, "test", 0, evaluation.tasks, evaluation.shards, plan, sampling)
         )
 
     def show(self, tasks: Node, team: Node) -> list[Node]:
@@ -204,7 +232,7 @@ class Steps:
             self.config.evaluation.shown_tasks,
             {"name": "independent", "samples": self.config.rollout.samples},
         )
-        played = self._play(tasks, team, "show", 0, count, 1, plan, self.config.sampling)
+        played = self.play(tasks, team, "show", 0, count, 1, plan, self.config.sampling)
         judged = self.grade(tasks, played)
         return [*played, *judged, *self.assign(tasks, played, judged, self.replay(tasks, team, played, judged))]
 
@@ -218,7 +246,7 @@ class Steps:
         inputs = {"rollout": played, "grade": self.grade(tasks, played)}
         return self._add(stages.MEASURE, inputs, topology=self.config.topology)
 
-    def _play(
+    def play(
         self, tasks: Node, team: Node, what: str, start: int, count: int, shards: int, plan: dict, sampling: Sampling
     ) -> Shards:
         """Plays of tasks start … start + count - 1 of a shuffle, in shards of whole groups."""
@@ -262,9 +290,31 @@ class Steps:
 
     def _credit(self) -> dict[str, Any]:
         """The credit section; past the replay budget's rounds no task is replayed."""
-        credit = self.config.credit
+        credit = self._asking
         spent = 0 < credit.get("rounds", 0) <= self.plan.round
         return {**credit, "share": 0.0} if spent else credit
+
+    @cached_property
+    def _asking(self) -> dict[str, Any]:
+        """The credit section with digests of the models that it asks, once it is clear that they can be asked."""
+        credit = self.config.credit
+        maker = getattr(leaf.find("credit", credit["name"]), "TRAINED_BY", "")
+        if maker and not credit.get("adapter"):
+            raise MeritError(
+                f"credit.name={credit['name']} wants credit.adapter, the folder of a trained reward model; make one with "
+                f"`python workflows/run.py {maker}`, then give credit.adapter=runs/{maker}/adapter"
+            )
+        keyed = model.keyed(credit)
+        if credit.get("adapter") and not (Path(credit["adapter"]).expanduser() / policy.ADAPTER).is_file():
+            raise MeritError(
+                f"credit.adapter={credit['adapter']}: no adapter in PEFT format (there is no {policy.ADAPTER} in it); "
+                "give the folder of one, such as runs/NAME/adapters/critic"
+            )
+        if credit.get("adapter") and not credit.get("model") and not self.trains:
+            raise MeritError(
+                "credit.adapter sits on a base model, and scripted agents have none; give credit.model too"
+            )
+        return keyed
 
 
 def _text(role: str, template: str) -> str:

@@ -7,7 +7,9 @@ record: what two of them ask is played once.
 
 from __future__ import annotations
 
+import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import groupby
@@ -22,6 +24,8 @@ from apps.inference.driver import Start, Voice, perform
 from apps.records import Consult, Credit, Finding, Group, MeritError, Outcome, Question, Rate, Replay, Task, Trace, Turn
 from apps.reward import verdicts
 from apps.tasks import app as tasks_app
+
+CALIBRATION = "calibration.json"
 
 
 def replay(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,10 +81,11 @@ def assign(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str
     """Values for every trace of a shard of whole groups, and what they cost."""
     started = time.perf_counter()
     recorded = results.read_replays(inputs["replay"][0]) if "replay" in inputs else {}
+    section = {**options["credit"], **_calibration(inputs)}
     credit: list[Credit] = []
     used: list[Finding] = []
     for group in read_groups(inputs, options):
-        credit += given(_running(options["credit"], group), recorded.get(group.task.id, {}), used)
+        credit += given(_running(section, group), recorded.get(group.task.id, {}), used)
     if options.get("shuffle") is not None:
         credit = shuffled(credit, options["shuffle"])
     results.write(out, credit)
@@ -93,6 +98,19 @@ def assign(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str
         "residual": max(residuals, default=None),
         "seconds": time.perf_counter() - started,
     }
+
+
+def calibrate(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What the replies of a judge are worth, from all shards together: options that `assign` gives to the method."""
+    module, total = leaf.find("credit", options["credit"]["name"]), Counter()
+    tuned = leaf.options("credit", dict(options["credit"]))
+    for rollout, grade, asked in zip(inputs["rollout"], inputs["grade"], inputs["replay"], strict=True):
+        recorded = results.read_replays(asked)
+        for group in read_groups({**inputs, "rollout": [rollout], "grade": [grade]}, options):
+            total += given(module.tally(group, tuned), recorded.get(group.task.id, {}))
+    measured, figures = module.calibrate(total)
+    (out / CALIBRATION).write_text(json.dumps(measured, indent=1) + "\n")
+    return figures
 
 
 def investigate(
@@ -200,6 +218,10 @@ def shuffled(credit: Sequence[Credit], seed: str) -> list[Credit]:
     values = [value for c in credit for value in c.values]
     order = iter(np.random.default_rng(seed_of(seed, "shuffled")).permutation(len(values)))
     return [Credit(c.trace, tuple(values[next(order)] for _ in c.values), (0.0,) * len(c.values)) for c in credit]
+
+
+def _calibration(inputs: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
+    return json.loads((inputs["calibration"][0] / CALIBRATION).read_text()) if "calibration" in inputs else {}
 
 
 def _running(section: Mapping[str, Any], group: Group):

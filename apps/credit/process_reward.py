@@ -44,15 +44,21 @@ def asks(options: Options) -> bool:
 def assign(group: Group, options: Options) -> Generator[list[Rate], list[Rated], list[Credit]]:
     """The value of every turn; an agent's value is the sum over its turns."""
     groups.scores(group)
-    asked = {g.trace.id: questions(group, g.trace, options) for g in group.graded}
-    wanted = list(dict.fromkeys(question for rates in asked.values() for question in rates))
-    rated = dict(zip(wanted, (yield wanted), strict=True))
+    scored = yield from scores(group, options)
     agents = groups.agents(group)
-    return [credit(g, [score(rated[q]) for q in asked[g.trace.id]], agents, options) for g in group.graded]
+    return [credit(graded, found, agents, options) for graded, found in zip(group.graded, scored, strict=True)]
+
+
+def scores(group: Group, options: Options) -> Generator[list[Rate], list[Rated], list[list[float]]]:
+    """T + 1 scores of each trace: of the bare question, then of each step. What begins alike is read once."""
+    asked = [questions(group, graded.trace, options) for graded in group.graded]
+    wanted = list(dict.fromkeys(question for rates in asked for question in rates))
+    rated = dict(zip(wanted, (yield wanted), strict=True))
+    return [[score(rated[question]) for question in rates] for rates in asked]
 
 
 def questions(group: Group, trace: Trace, options: Options) -> list[Rate]:
-    """T + 1 questions: about the bare question, then about each step."""
+    """About the bare question, then about each step."""
     labels = (options.good, options.bad)
     return [Rate(prompt(group, trace, keep, options), labels) for keep in range(len(trace.turns) + 1)]
 
@@ -70,19 +76,19 @@ def score(rated: Rated) -> float:
     return 1 / (1 + math.exp(min(bad - good, 700.0)))  # beyond it a float has no such power
 
 
-def values(scores: Sequence[float], delta: bool) -> list[float]:
+def values(scored: Sequence[float], delta: bool) -> list[float]:
     """Of T turns from T + 1 scores, the bare question's first."""
-    return [after - before if delta else 2 * after - 1 for before, after in zip(scores, scores[1:], strict=False)]
+    return [after - before if delta else 2 * after - 1 for before, after in zip(scored, scored[1:], strict=False)]
 
 
-def credit(graded: Graded, scores: Sequence[float], agents: Sequence[str], options: Options) -> Credit:
+def credit(graded: Graded, scored: Sequence[float], agents: Sequence[str], options: Options) -> Credit:
     """The credit of one trace."""
-    worth = values(scores, options.delta)
+    worth = values(scored, options.delta)
     totals = dict.fromkeys(agents, 0.0)
     for turn, value in zip(graded.trace.turns, worth, strict=True):
         totals[turn.agent] += value
     notes = [
         f"{turn.path}: the reward model's score went from {before:.2f} to {after:.2f}"
-        for turn, before, after in zip(graded.trace.turns, scores, scores[1:], strict=False)
+        for turn, before, after in zip(graded.trace.turns, scored, scored[1:], strict=False)
     ]
     return Credit(graded.trace.id, tuple(worth), (0.0,) * len(worth), totals, {}, tuple(notes))

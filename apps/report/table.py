@@ -11,10 +11,10 @@ Row = tuple[str, str, str, str]
 
 
 def table(summary: Path) -> str:
-    """Plain text of what `summary.json` holds of accuracy, roles and credit; its state alone where it holds no more."""
+    """Plain text of what `summary.json` holds of accuracy, roles and credit; else the table that it brings, or its state."""
     found = json.loads(summary.read_text())
     if "accuracy" not in found:
-        return f"state: {found['state']}"
+        return found.get("table") or f"state: {found['state']}"
     rows: list[Row] = [("held-out tasks", "before", "after", "difference")]
     rows += [_compared(f"team, {mode}", found["accuracy"][mode]) for mode in ("greedy", "sampled")]
     rows += [_figure(f"solver alone, {mode}", found["solver_alone"][mode]) for mode in ("greedy", "sampled")]

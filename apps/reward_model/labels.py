@@ -1,0 +1,71 @@
+"""What a process reward model is taught: after a question and the steps so far, a good label or a bad one.
+
+The label of a step is estimated by Monte Carlo, as in Math-Shepherd (arXiv 2312.08935, section 3.2): of R plays that go on
+from it, the share that end right. `hard`: good where the share is above theta (theirs: above 0, one play is enough).
+`soft`: one row for each play, labelled by how it ended, which is cross-entropy against the share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from apps import records
+from apps.credit import process_reward
+from apps.records import Group
+from apps.training.rows import Rows
+
+
+class Options(records.Options):
+    """How a share becomes labels."""
+
+    estimation: Literal["hard", "soft"] = Field("hard", description="one label a step, or one for each play from it")
+    theta: float = Field(0.5, ge=0, lt=1, description="hard: the label is good where the share is above it")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A beginning of a play, and what came of going on from it."""
+
+    task: str
+    prompt: str  # what the reward model reads
+    share: float  # of the plays that ended right
+    plays: int  # that went on from here; a play that is over counts as all of them
+
+
+def steps(group: Group, measured: Sequence[np.ndarray], reading: process_reward.Options) -> list[Step]:
+    """The distinct steps of a group, the bare question among them; `measured` (T + 1, R) a trace are scores from each."""
+    found: dict[str, Step] = {}
+    for graded, scores in zip(group.graded, measured, strict=True):
+        for keep, row in enumerate(scores):
+            prompt = process_reward.prompt(group, graded.trace, keep, reading)
+            found.setdefault(prompt, Step(group.task.id, prompt, float(row.mean()), len(row)))
+    return list(found.values())
+
+
+def taught(found: Iterable[Step], options: Options, reading: process_reward.Options) -> list[tuple[str, str]]:
+    """(prompt, label) of every row."""
+    rows = []
+    for step in found:
+        if options.estimation == "hard":
+            rows.append((step.prompt, reading.good if step.share > options.theta else reading.bad))
+        else:
+            good = round(step.share * step.plays)
+            rows += [(step.prompt, reading.good)] * good + [(step.prompt, reading.bad)] * (step.plays - good)
+    return rows
+
+
+def rows_of(
+    taught: Sequence[tuple[str, str]], prompt: Callable[[str], np.ndarray], completion: Callable[[str], np.ndarray]
+) -> Rows:
+    """Rows for the trainer; `prompt` and `completion` make ids of texts. The loss is on the label alone."""
+    return Rows(
+        [prompt(text) for text, _ in taught],
+        [completion(label) for _, label in taught],
+        [np.zeros(0, np.float32)] * len(taught),
+        np.ones(len(taught)),
+    )
