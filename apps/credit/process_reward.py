@@ -19,7 +19,7 @@ from pydantic import Field
 
 from apps import records
 from apps.credit import groups
-from apps.records import Credit, Graded, Group, Rate, Rated, Trace
+from apps.records import Credit, Graded, Group, MeritError, Rate, Rated, Trace
 
 TRAINED_BY = "process_reward"  # the workflow that makes an adapter for it
 
@@ -73,6 +73,11 @@ def prompt(group: Group, trace: Trace, keep: int, options: Options) -> str:
 def score(rated: Rated) -> float:
     """The probability of the good label among the two."""
     good, bad = rated.nats
+    if not math.isfinite(bad - good):
+        raise MeritError(
+            f"credit.process_reward: the reward model gives its labels the log-probabilities {good} and {bad}, numbers "
+            "were expected; train it again (workflow process_reward), or take another adapter"
+        )
     return 1 / (1 + math.exp(min(bad - good, 700.0)))  # beyond it a float has no such power
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 
-from apps.records import Consult, Credit, Finding, Outcome, Question, Rate, Rated, Replay, Said
+from apps.records import Consult, Credit, Finding, MeritError, Outcome, Question, Rate, Rated, Replay, Said
 
 CREDIT, REPLAYS = "credit.jsonl", "replays.jsonl"
 KINDS = {"replay": (Replay, Outcome), "consult": (Consult, Said), "rate": (Rate, Rated)}
@@ -16,8 +17,14 @@ Findings = Mapping[Question, Finding]  # all that was asked about one group, by 
 
 
 def write(folder: Path, credit: Sequence[Credit]) -> None:
+    """MeritError where a value or an error is no number: what was not worked out is not written as if it were."""
     with open(folder / CREDIT, "w", encoding="utf-8") as file:
         for given in credit:
+            if not all(map(isfinite, (*given.values, *given.errors, *given.agents.values()))):
+                raise MeritError(
+                    f"credit: trace {given.trace!r} is given the values {given.values} with the errors {given.errors}; "
+                    "numbers were expected of the credit method"
+                )
             file.write(json.dumps(dataclasses.asdict(given)) + "\n")
 
 
