@@ -7,12 +7,13 @@ v(S) is the mean. The protocol defines the game, and with it what v(∅) is:
 - "bypass": each turn is the text that the topology declares for an absent agent: no objection, the draft as it is;
 - "null": each turn is empty; v(∅) is the score of an empty answer wherever the topology passes texts on;
 - "base": the frozen base model speaks; v(∅) is the untrained team;
-- "cached": what the agent said in another play of the task; v(∅) is about the score of that play.
+- "cached": what the agent said in another play of the task, and the bypass where it never spoke in one; v(∅) is
+  about the score of that play.
 
 Who cannot be bypassed (nobody solves in the solver's place) is spoken for by the base model ("fallback": v(∅) is then
 a base solver whose draft stands), or is no player that can be absent ("leave_out": such agents come first in every
 order, as in `games.precedence`, and v(∅) is declared 0: without them there is no team). They are found where they
-alone are absent; a fallback that shows up only elsewhere is spoken for by the base model. The notes tell either.
+alone are absent; where it shows up only elsewhere, the base model speaks. The notes tell what stood in.
 
 The same repeat means the same random numbers in every coalition. Errors: v(S) has the unbiased sample variance of its
 repeats over R, and an index adds them by its squared weights as if coalitions were independent; a difference of
@@ -23,15 +24,16 @@ estimated", not "certain".
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from apps import records
-from apps.credit import groups
+from apps.credit import groups, shares
 from apps.leaf import unknown
 from apps.records import Credit, Graded, Group, MeritError, Outcome, Replay
 
@@ -48,7 +50,7 @@ class Replayed(records.Options):
     protocol: Protocol = Field("bypass", description="what stands in for an absent agent that protocols does not name")
     protocols: dict[str, Protocol] = Field({}, description="what stands in for an absent agent, by role")
     infeasible: Literal["fallback", "leave_out"] = Field(
-        "fallback", description="who cannot be absent as declared: another protocol stands in, or they come first"
+        "fallback", description="who cannot be bypassed: the base model stands in, or they come first in every order"
     )
     repeats: int = Field(4, ge=1, description="replays of each coalition; 1 gives no intervals")
     share: float = Field(1.0, ge=0, le=1, description="share of tasks replayed; the others get score - group mean")
@@ -76,12 +78,15 @@ class Game:
     def full(self) -> int:
         return 2 ** len(self.players) - 1
 
+    @cached_property
+    def stand_ins(self) -> tuple[tuple[str, str], ...]:
+        """Each player with the protocol of its absence."""
+        protocols, other = self.options.protocols, self.options.protocol
+        return tuple((player, protocols.get(shares.role_of(player), other)) for player in self.players)
+
     def absent(self, mask: int) -> tuple[tuple[str, str], ...]:
         """Who is not in the coalition, with their protocols."""
-        return tuple((p, self.protocol(p)) for i, p in enumerate(self.players) if not mask >> i & 1)
-
-    def protocol(self, player: str) -> str:
-        return self.options.protocols.get(role_of(player), self.options.protocol)
+        return tuple([pair for i, pair in enumerate(self.stand_ins) if not mask >> i & 1])
 
     def replay(self, mask: int, repeat: int) -> Replay:
         if self.fresh:
@@ -95,7 +100,7 @@ class Game:
     def ask(self, evaluations: Iterable[tuple[int, int]]) -> Asking:
         """The score of each (mask, repeat); what is known or was asked before is not asked for."""
         wanted = [None if self.known(mask) else self.replay(int(mask), repeat) for mask, repeat in evaluations]
-        new = [r for r in dict.fromkeys(wanted) if r and r.repeat not in self.scores.get(r.absent, ())]
+        new = [r for r in wanted if r and r.repeat not in self.scores.get(r.absent, ())]
         if new:
             for asked, outcome in zip(new, (yield new), strict=True):
                 self.scores.setdefault(asked.absent, {})[asked.repeat] = check_outcome(outcome, self.group, asked)
@@ -124,7 +129,7 @@ class Game:
             return self
         alone = [self.full & ~(1 << i) for i in range(len(self.players))]
         yield from self.ask((mask, repeat) for mask in alone for repeat in range(self.options.repeats))
-        stuck = {player for player, _ in self.fell_back}
+        stuck = {player for player, did in self.fell_back if did == "base"}
         rest = tuple(p for p in self.players if p not in stuck)
         return replace(self, players=rest, required=tuple(p for p in self.players if p in stuck))
 
@@ -143,12 +148,14 @@ class Game:
     ) -> Credit:
         """The credit of the trace from a value and an error for each player; `first` for each who is required.
 
-        Several turns of one agent share its value equally. An `efficient` index tells what its sum misses.
+        An `efficient` index tells what its sum misses.
         """
         value = dict(zip(self.players, map(float, values), strict=True)) | dict.fromkeys(self.required, first[0])
         error = dict(zip(self.players, map(float, errors), strict=True)) | dict.fromkeys(self.required, first[1])
         residual = sum(value.values()) - self.gain() if efficient else None
-        return shared_out(self.graded, groups.agents(self.group), value, error, (*self.notes(), *notes), residual)
+        return shares.shared_out(
+            self.graded, groups.agents(self.group), value, error, (*self.notes(), *notes), residual
+        )
 
     def gain(self) -> float:
         """v(N) − v(∅)."""
@@ -158,7 +165,7 @@ class Game:
         """How the team did without each player and without all, and who could not be absent as declared."""
         if not self.players and not self.required:
             return ("nobody spoke: there is nothing to share",)
-        missing = {self.full & ~(1 << i): f"{p} ({self.protocol(p)})" for i, p in enumerate(self.players)}
+        missing = {self.full & ~(1 << i): f"{p} ({protocol})" for i, (p, protocol) in enumerate(self.stand_ins)}
         if len(self.players) > 1:
             missing[0] = "everyone" + (f" but {', '.join(self.required)}" if self.required else "")
         told = {who: list(self.scores.get(self.absent(mask), {}).values()) for mask, who in missing.items()}
@@ -166,9 +173,10 @@ class Game:
             *(f"without {who}: {right_in(scores)}" for who, scores in told.items() if scores),
             *(f"{p} cannot be absent: first in every order, and nobody is worth 0" for p in self.required),
             *(
-                f"{p} could not stand aside ({self.protocol(p)}): {did} stood in for {turns} turns"
-                for (p, did), turns in self.fell_back.items()
-                if p not in self.required
+                f"{p} could not be absent by {protocol}: {did} stood in for {turns} turns"
+                for p, protocol in self.stand_ins
+                for (player, did), turns in self.fell_back.items()
+                if player == p
             ),
         )
 
@@ -184,7 +192,7 @@ def each(group: Group, options: Replayed, value: Callable[[Game], Asking]) -> As
 
 
 def together(running: Sequence[Asking]) -> Asking:
-    """Runs generators of questions side by side, so that they batch; what several ask at a time is asked once."""
+    """Runs generators of questions side by side, so that their replays batch."""
     ended: dict[int, Any] = {}
     wanted: dict[int, list[Replay]] = {}
 
@@ -198,42 +206,10 @@ def together(running: Sequence[Asking]) -> Asking:
     for i in range(len(running)):
         advance(i, None)
     while wanted:
-        asked = list(dict.fromkeys(question for questions in wanted.values() for question in questions))
-        found = dict(zip(asked, (yield asked), strict=True))
+        found = iter((yield [question for questions in wanted.values() for question in questions]))
         for i, questions in list(wanted.items()):
-            advance(i, [found[question] for question in questions])
+            advance(i, [next(found) for _ in questions])
     return [ended[i] for i in range(len(running))]
-
-
-def shared_out(
-    graded: Graded,
-    team: Sequence[str],
-    value: Mapping[str, float],
-    error: Mapping[str, float],
-    notes: tuple[str, ...] = (),
-    residual: float | None = None,
-) -> Credit:
-    """The credit of a trace from values by agent, or by path of a turn.
-
-    By agent: its turns share its value equally. By path: an agent's value is the sum over its turns of the game, and
-    its error the sum of theirs, which it cannot exceed.
-    """
-    owners = [turn.path if turn.path in value else turn.agent for turn in graded.trace.turns]
-    counts = Counter(owners)
-    agents, agent_errors = dict.fromkeys(team, 0.0), dict.fromkeys(team, 0.0)
-    for player in value:
-        agent = player if player in agents else role_of(player)
-        agents[agent] += value[player]
-        agent_errors[agent] += error[player]
-    return Credit(
-        graded.trace.id,
-        tuple(value[owner] / counts[owner] for owner in owners),
-        tuple(error[owner] / counts[owner] for owner in owners),
-        agents,
-        agent_errors,
-        notes,
-        residual,
-    )
 
 
 def centred(group: Group, scores: Sequence[float], team: Sequence[str]) -> list[Credit]:
@@ -259,21 +235,19 @@ def chosen(task: str, share: float) -> bool:
 def variance_of_mean(rows: np.ndarray) -> np.ndarray:
     """Unbiased variance of each row's mean, (coalitions, repeats) to (coalitions,); 0 for a single repeat."""
     repeats = rows.shape[1]
-    return rows.var(axis=1, ddof=1) / repeats if repeats > 1 else np.zeros(len(rows))
+    if repeats == 1:
+        return np.zeros(len(rows))
+    return np.where(np.ptp(rows, axis=1) > 0, rows.var(axis=1, ddof=1) / repeats, 0.0)  # no rounding error as an error
 
 
 def fallbacks(asked: Replay, outcome: Outcome) -> list[tuple[str, str]]:
     """(player, protocol) of each turn at which another protocol than the declared stood in."""
-    declared = dict(asked.absent)
-    stood_in = [(path if path in declared else role_of(path), did) for path, did in outcome.stand_ins]
-    return [(player, did) for player, did in stood_in if did != declared.get(player, did)]
-
-
-def role_of(player: str) -> str:
-    """The agent of a path, "nested.0/critic.1" to "critic"; an agent's own name stays as it is."""
-    name = player.rsplit("/", 1)[-1]
-    role, dot, ordinal = name.rpartition(".")
-    return role if dot and ordinal.isdigit() else name
+    declared, found = dict(asked.absent), []
+    for path, did in outcome.stand_ins:
+        player = path if path in declared else shares.role_of(path)
+        if declared.get(player, did) != did:
+            found.append((player, did))
+    return found
 
 
 def right_in(scores: Sequence[float]) -> str:

@@ -1,146 +1,142 @@
-"""Shapley values of the agents of each trace, exact, by replaying it with coalitions of them absent.
+"""Shapley values of the agents of each trace, by replaying it with coalitions of them absent.
 
-The game is played on one trace (φ shared by all samples of a task would vanish under a group baseline). Its players
-are the agents that spoke in it; v(N) is the trace's own score, at no cost; every other coalition S is replayed
-`repeats` times with the absent agents replaced by what their protocol declares, so v(S) is a mean over replays. The
-protocol defines the game: values under "bypass" and "base" answer different questions and are not to be compared.
-Several turns of one agent share its φ equally, so the values of a trace sum to v(N) − v(∅) (under `players="all"`
-less the φ of agents that never spoke).
+φ_i is what i adds to those before it, averaged over all orders of arrival (Shapley 1953): Σφ = v(N) − v(∅), equal
+players are equal, who changes nothing gets 0. `coalitions` tells how v(S) is played and what its errors leave out.
 
-Errors: v(S) has the unbiased sample variance of its repeats over R (for right/wrong p(1−p)/(R−1)); v(N) has none,
-being this trace's; φ adds them by the squared Shapley weights, as if coalitions were independent. The same repeat
-number means the same random numbers in every coalition, which makes v(S) positively correlated; φ takes differences
-of them, so the error is conservative where all are correlated alike (tested), though not for every correlation.
-Repeats that all agree, and a single repeat, give 0: that is "not estimated", not "certain".
+- `game="trace"`, for training: v(N) is this trace's own score, so φ differs between the samples of a task.
+  `game="task"`, for analysis: v(S) is the mean over fresh plays of the task, v(N) too; all traces of the task have one
+  φ, so any baseline within the group makes it vanish: nothing can be trained on it.
+- `level="agent"`: an agent's turns share its φ equally. `level="turn"`: the players are the turns, by path; an agent's
+  value is the sum over its turns.
+- Up to 6 players exact, from 2^n − 1 coalitions of `repeats` replays; beyond it from orders drawn at random
+  (`estimators`), each with random numbers of its own that its coalitions share, until every 95 % interval is narrower
+  than `width` or `budget` coalition values are spent. Those errors come from the orders' spread, and are never 0.
 
-Left out: sampling of permutations for teams above six. Source: Shapley (1953).
+The values of a trace sum to v(N) − v(∅), less the φ of agents that never spoke; `residual` is what rounding leaves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from dataclasses import replace
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
 from apps import records
-from apps.credit import games, groups
-from apps.leaf import unknown
-from apps.records import Credit, Graded, Group, MeritError, Outcome, Replay
-
-MOST_PLAYERS = 6
-
-Protocol = Literal["bypass", "null", "base"]
+from apps.credit import coalitions, estimators, games, groups
+from apps.credit.coalitions import MOST_PLAYERS, Asking, Game
+from apps.records import Group, MeritError
 
 
-class Options(records.Options):
-    """Which game is played and what it may cost."""
+class Options(coalitions.Replayed):
+    """Which game is played, and how its values are found."""
 
-    players: Literal["spoke", "all"] = Field("spoke", description="agents that spoke in the trace, or the whole team")
-    protocol: Protocol = Field("bypass", description="what stands in for an absent agent that protocols does not name")
-    protocols: dict[str, Protocol] = Field({}, description="what stands in for an absent agent, by role")
-    repeats: int = Field(4, ge=1, description="replays of each coalition; 1 gives no intervals")
-    share: float = Field(1.0, ge=0, le=1, description="share of tasks replayed; the others get score - group mean")
-    rounds: int = Field(0, ge=0, description="replay only in the first so many rounds, 0 = in all; the DAG reads it")
+    game: Literal["trace", "task"] = Field("trace", description="replay the trace; or play the task anew (analysis)")
+    level: Literal["agent", "turn"] = Field("agent", description="whether agents or single turns are absent")
+    sampling: Literal["auto", "exact", "plain", "antithetic", "stratified"] = Field(
+        "auto", description="every coalition, or orders drawn at random; auto: exact to 6 players, then antithetic"
+    )
+    width: float = Field(
+        0.3, ge=0, description="of sampling: enough when no 95 % interval is wider; 0 = use the budget"
+    )
+    budget: int = Field(512, ge=1, description="of sampling: coalition values a trace at most")
+    interactions: bool = Field(False, description="note each pair's interaction: − redundancy, + synergy")
 
 
 def asks(options: Options) -> bool:
     return options.share > 0
 
 
-def assign(group: Group, options: Options) -> Generator[list[Replay], list[Outcome], list[Credit]]:
-    """φ of each agent in each trace. All replays of the group are asked for at once, so that they batch."""
-    scores, team = groups.scores(group), groups.agents(group)
-    check_protocols(options, team)
-    if not chosen(group.task.id, options.share):
-        return [centred(graded, graded.verdict.score - float(np.mean(scores)), team) for graded in group.graded]
-    players = [check_size(team if options.players == "all" else g.trace.agents, g) for g in group.graded]
-    wanted = [replay for trace, names in enumerate(players) for replay in coalitions(trace, names, options)]
-    outcomes = (yield wanted) if wanted else []
-    scored = iter([check_outcome(o, group, r) for o, r in zip(outcomes, wanted, strict=True)])
-    return [value(graded, names, team, scored, options) for graded, names in zip(group.graded, players, strict=True)]
+def assign(group: Group, options: Options) -> Asking:
+    """φ of each agent in each trace. The replays of all traces of the group are asked for together, so they batch."""
+    if options.level == "turn" and options.players == "all":
+        raise MeritError("credit.players=all has no turns for agents that did not speak; set credit.level=agent")
+    return (yield from coalitions.each(group, options, value))
 
 
-def coalitions(trace: int, players: tuple[str, ...], options: Options) -> Iterator[Replay]:
-    """A replay for each coalition but the full one, by mask, and each repeat."""
-    for mask in range(2 ** len(players) - 1):
-        absent = [agent for i, agent in enumerate(players) if not mask >> i & 1]
-        stand_ins = tuple((agent, options.protocols.get(agent, options.protocol)) for agent in absent)
-        yield from (Replay(trace, stand_ins, repeat) for repeat in range(options.repeats))
+def value(game: Game) -> Asking:
+    """The credit of one trace."""
+    game = replace(game, players=players(game), fresh=game.options.game == "task")
+    game = yield from game.feasible()
+    phi, errors, notes = yield from (exact(game) if scheme(game) == "exact" else sampled(game))
+    return game.credit(phi, errors, game.first() if game.required else (0.0, 0.0), notes, efficient=True)
 
 
-def value(
-    graded: Graded, players: tuple[str, ...], team: tuple[str, ...], scored: Iterator[float], options: Options
-) -> Credit:
-    """The credit of one trace; takes its (2**n − 1) · repeats scores from `scored`."""
-    n, repeats = len(players), options.repeats
-    replayed = np.array([next(scored) for _ in range((2**n - 1) * repeats)]).reshape(-1, repeats)
-    values = np.append(replayed.mean(axis=1), graded.verdict.score)
-    variances = np.append(variance_of_mean(replayed), 0.0)
-    phi = dict(zip(players, games.shapley(values).tolist(), strict=True))
-    error = dict(zip(players, np.sqrt(games.shapley_variance(variances)).tolist(), strict=True))
-    spoken = [turn.agent for turn in graded.trace.turns]
-    return Credit(
-        graded.trace.id,
-        tuple(phi[agent] / spoken.count(agent) for agent in spoken),
-        tuple(error[agent] / spoken.count(agent) for agent in spoken),
-        {agent: phi.get(agent, 0.0) for agent in team},
-        {agent: error.get(agent, 0.0) for agent in team},
-        notes(players, replayed, options),
-    )
+def players(game: Game) -> tuple[str, ...]:
+    """Who plays: agents or turns, of this trace; in the task's game of all its traces, so that it is one game."""
+    traces = [g.trace for g in game.group.graded] if game.options.game == "task" else [game.graded.trace]
+    if game.options.level == "turn":
+        return tuple(dict.fromkeys(turn.path for trace in traces for turn in trace.turns))
+    if game.options.players == "all" or game.options.game == "trace":
+        return game.players
+    spoke = {agent for trace in traces for agent in trace.agents}
+    return tuple(agent for agent in groups.agents(game.group) if agent in spoke)
 
 
-def variance_of_mean(replayed: np.ndarray) -> np.ndarray:
-    """Unbiased variance of each row's mean, (coalitions, repeats) to (coalitions,); 0 for a single repeat."""
-    repeats = replayed.shape[1]
-    return replayed.var(axis=1, ddof=1) / repeats if repeats > 1 else np.zeros(len(replayed))
-
-
-def notes(players: tuple[str, ...], replayed: np.ndarray, options: Options) -> tuple[str, ...]:
-    """How the team did without each agent, and without all."""
-    if not players:
-        return ()
-    full = 2 ** len(players) - 1
-    missing = {full & ~(1 << i): f"{a} ({options.protocols.get(a, options.protocol)})" for i, a in enumerate(players)}
-    if len(players) > 1:
-        missing[0] = "everyone"
-    return tuple(
-        f"without {who}: right in {int((replayed[mask] >= 0.5).sum())} of {options.repeats} replays"
-        for mask, who in missing.items()
-    )
-
-
-def centred(graded: Graded, value: float, team: tuple[str, ...]) -> Credit:
-    """For a task outside the share: every turn gets score − group mean, as `uniform` would under a group baseline."""
-    turns = len(graded.trace.turns)
-    note = "not replayed (outside the share): the score less the group's mean"
-    return Credit(graded.trace.id, (value,) * turns, (0.0,) * turns, dict.fromkeys(team, value), {}, (note,))
-
-
-def chosen(task: str, share: float) -> bool:
-    """Whether a task is replayed: by digest of its id, so never by order or by what else is in the run."""
-    return int(records.digest(["shapley", task])[:8], 16) < share * 2**32
-
-
-def check_protocols(options: Options, team: tuple[str, ...]) -> None:
-    for role in options.protocols:
-        if role not in team:
-            raise MeritError(unknown("credit.shapley.protocols: role", role, list(team)))
-
-
-def check_size(players: tuple[str, ...], graded: Graded) -> tuple[str, ...]:
-    if len(players) > MOST_PLAYERS:
+def scheme(game: Game) -> str:
+    """How the values of a game are found. MeritError where it is too large for what was asked."""
+    n, wanted = len(game.players), game.options.sampling
+    if wanted == "auto":
+        return "exact" if n <= MOST_PLAYERS else "antithetic"
+    if wanted == "exact" and n > MOST_PLAYERS:
         raise MeritError(
-            f"credit.shapley: trace {graded.trace.id!r} has {len(players)} players ({', '.join(players)}), at most "
-            f"{MOST_PLAYERS} are exact ({2**MOST_PLAYERS - 1} coalitions); set credit.players=spoke, "
-            "use a smaller team or another credit method (uniform, first_error)"
+            f"credit.shapley: trace {game.graded.trace.id!r} has {n} players ({', '.join(game.players)}), at most "
+            f"{MOST_PLAYERS} are exact ({2**MOST_PLAYERS - 1} coalitions); set credit.sampling=auto, credit.level=agent "
+            "or credit.players=spoke, or take another credit method (leave_one_out, first_error)"
         )
-    return players
+    return wanted if n else "exact"
 
 
-def check_outcome(outcome: Outcome, group: Group, replay: Replay) -> float:
-    if not np.isfinite(outcome.score):
-        trace = group.graded[replay.trace].trace.id
-        raise MeritError(f"credit.shapley: a replay of {trace!r} has the score {outcome.score}: not graded")
-    return float(outcome.score)
+def exact(game: Game) -> Asking:
+    """φ, errors and notes from every coalition."""
+    values, variances = yield from game.table()
+    notes = interactions(game.players, values, variances) if game.options.interactions else ()
+    return games.shapley(values), np.sqrt(games.shapley_variance(variances)), notes
+
+
+def sampled(game: Game) -> Asking:
+    """φ, errors and notes from orders of arrival drawn at random; a draw is the repeat of its replays."""
+    options, n = game.options, len(game.players)
+    known = {game.full: game.worth(game.full)[0]} if game.known(game.full) else {}
+    estimating = estimators.estimate(
+        n, scheme(game), budget=options.budget, width=options.width, known=known, seed=seed_of(game.group.task.id)
+    )
+    found = yield from answered(estimating, game)
+    notes = [
+        f"φ from {found.orders} orders of {n} players ({scheme(game)}) and {found.evaluations} coalition values; "
+        f"95 % intervals up to {found.width:.2g} wide"
+    ]
+    if options.interactions:
+        notes.append(
+            f"interactions need every coalition, which at most {MOST_PLAYERS} players can have: not worked out"
+        )
+    return found.values, found.errors, tuple(notes)
+
+
+def answered(estimating: estimators.Asking, game: Game) -> Asking:
+    """An estimate, its evaluations answered by replays."""
+    sent = None
+    while True:
+        try:
+            evaluations = estimating.send(sent)
+        except StopIteration as end:
+            return end.value
+        sent = np.array((yield from game.ask(evaluations.tolist())))
+
+
+def interactions(names: tuple[str, ...], values: np.ndarray, variances: np.ndarray) -> tuple[str, ...]:
+    """A sentence on the Shapley interaction index of each pair."""
+    index, variance = games.interaction(values), games.interaction_variance(variances)
+    meaning = {-1: " (redundancy)", 0: "", 1: " (synergy)"}
+    return tuple(
+        f"{names[i]} and {names[j]} interact by {index[i, j]:+.3f} ± {variance[i, j] ** 0.5:.3f}"
+        + meaning[int(np.sign(round(index[i, j], 3)))]
+        for i, j in combinations(range(len(names)), 2)
+    )
+
+
+def seed_of(task: str) -> int:
+    """The orders of a task's traces are the same ones, so that what their replays share is played once."""
+    return int(records.digest(["orders", task])[:8], 16)

@@ -183,18 +183,7 @@ def test_shapley_falls_back_to_the_centred_score_outside_the_share():
     assert [credit.values for credit in credits] == [(0.75,) * 3, (-0.25,) * 3, (-0.25,) * 3, (-0.25,) * 3]
 
 
-def test_the_share_is_chosen_by_digest_and_nested():
-    tasks = [f"task-{i}" for i in range(4000)]
-    chosen = {share: {task for task in tasks if shapley.chosen(task, share)} for share in (0.0, 0.25, 0.5, 1.0)}
-    assert (len(chosen[0.0]), len(chosen[1.0])) == (0, 4000)
-    assert chosen[0.25] < chosen[0.5]
-    assert len(chosen[0.25]) == pytest.approx(1000, abs=120)
-
-
-def test_shapley_refuses_too_many_players_and_unknown_roles():
-    many = [f"debater_{i}" for i in range(7)]
-    with pytest.raises(MeritError, match="7 players.*at most 6"):
-        run_shapley(group(graded(many, 1.0)), no_replays)
+def test_shapley_refuses_unknown_roles():
     with pytest.raises(MeritError, match="did you mean 'critic'"):
         run_shapley(group(graded(TEAM, 1.0)), no_replays, protocols={"critc": "base"})
 
