@@ -1,6 +1,8 @@
 """What is the credit itself worth? The same run over seeds, and with uniform and with shuffled credit, as one DAG.
 
-The arms differ in the credit section alone: same tasks, rollouts a round, steps and random numbers. What they share, the
+The first three arms differ in the credit alone: same tasks, rollouts a round, steps and random numbers. They compare turns
+in the same state, where the plain outcome is a fair signal too. The other two play each task several times over, as most
+systems do, and compare turns in different states: there the credit has to tell whose doing it was. What arms share, the
 untrained team's evaluation for one, is computed once.
 """
 
@@ -17,6 +19,8 @@ from workflows.plan import Node, Plan
 
 __all__ = ["Config", "dag"]
 
+INDEPENDENT = {"rollout": {"plan": "independent", "samples": 16}, "advantage": {"name": "grpo"}}
+
 
 class Config(PostTrain):
     """The configuration of `claims`: that of `post_train`, with seeds and arms."""
@@ -27,6 +31,8 @@ class Config(PostTrain):
             "shapley": {"credit": {"name": "shapley"}},
             "uniform": {"credit": {"name": "uniform"}},
             "shuffled": {"shuffle_credit": True},
+            "shapley-independent": {"credit": {"name": "shapley"}, **INDEPENDENT},
+            "uniform-independent": {"credit": {"name": "uniform"}, **INDEPENDENT},
         },
         description="name: what it changes in the configuration",
     )

@@ -21,6 +21,8 @@ FIGURES = {  # a column of the table -> where it lies in summary.json
     "reviser wrong to right after": ("roles", "reviser", "wrong_to_right", "after", "value"),
     "reviser right to wrong after": ("roles", "reviser", "right_to_wrong", "after", "value"),
     "verifier misread after": ("roles", "verifier", "misread", "after", "value"),
+    "tokens sampled": ("tokens", "sampled"),
+    "tokens trained on": ("tokens", "trained"),
 }
 COLUMNS = (
     "team greedy after",
@@ -30,6 +32,7 @@ COLUMNS = (
     "critic balanced accuracy after",
     "reviser wrong to right after",
     "verifier misread after",
+    "tokens sampled",
 )
 
 
@@ -76,4 +79,7 @@ def markdown(found: Mapping[str, Any]) -> str:
 
 
 def cell(given: Mapping[str, float | None]) -> str:
-    return "-" if given["mean"] is None else f"{given['mean']:.3f} [{given['low']:.3f}, {given['high']:.3f}]"
+    if given["mean"] is None:
+        return "-"
+    form = ",.0f" if given["high"] > 1000 else ".3f"  # counts, shares
+    return f"{given['mean']:{form}} [{given['low']:{form}}, {given['high']:{form}}]"
