@@ -41,7 +41,9 @@ class Plan:
         """A task of `stage` on the results of other nodes. The same stage, options and inputs give the same node."""
         given = {name: [n] if isinstance(n, Node) else list(n) for name, n in (inputs or {}).items()}
         keys = {name: [n.key for n in nodes] for name, nodes in given.items()}
-        roots = [stage.module, *(closure.root(LEAVES[k], v["name"]) for k, v in options.items() if k in LEAVES)]
+        named = [(LEAVES[k], v) for k, v in options.items() if k in LEAVES]
+        named += [("credit", method) for method in _methods(options)]
+        roots = [stage.module, *(closure.root(folder, section["name"]) for folder, section in named)]
         key = Store.key(stage.name, closure.code_digest(roots), options, keys)
         if key not in self.nodes:
             node = self.nodes[key] = Node(stage, key, options, given, self.round)
@@ -56,3 +58,9 @@ class Plan:
     def finished(self, store: Store) -> dict[str, int]:
         """How many of them the store already holds."""
         return dict(Counter(n.stage.name for n in self.nodes.values() if store.has(n.stage.name, n.key)))
+
+
+def _methods(options: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The credit sections of a task that several methods share: a list, or by name."""
+    given = options.get("methods", ())
+    return list(given.values() if isinstance(given, Mapping) else given)
