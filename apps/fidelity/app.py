@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from apps import leaf
+from apps import leaf, policies
 from apps.credit import app as credit_app
-from apps.fidelity import faults, measures
+from apps.credit import results
+from apps.fidelity import faults, gaming, measures, page, summary, truth
 from apps.inference.driver import Start, Team, Voice, perform
 from apps.inference.engines import scripted
 from apps.records import Credit, Finding, Graded, Group, MeritError, Outcome, Policy, Question, Replay, Sampling
@@ -26,8 +27,9 @@ from apps.reward import app as reward_app
 from apps.tasks import app as tasks_app
 
 ROWS = "rows.jsonl"
-CONTEST = "contest.json"
-TRUTH = "apps.fidelity.truth"
+CONTEST, COMPARED = "contest.json", "compared.json"
+ADAPTER = "adapter_model.safetensors"
+TRUTH = truth.__name__
 UNDONE = 16  # replays that say whether the team would have been right without what struck
 UNDONE_FIRST = 2_000_000  # number of the first of them: their random numbers are nobody else's
 
@@ -57,7 +59,7 @@ def planted(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[st
     habits = {fault.role for fault in case.faults if fault.rate == 1}
     rows = []
     undone = _undone(groups, struck, speaking, options["verifier"])
-    for group, (truth, judged) in zip(groups, methods, strict=True):
+    for group, (worth, judged) in zip(groups, methods, strict=True):
         for i, graded in enumerate(group.graded):
             speakers, hit = tuple(t.agent for t in graded.trace.turns), struck[graded.trace.id]
             rows.append(
@@ -66,7 +68,7 @@ def planted(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[st
                     unit=f"{case.name}/{options['seed']}/{group.task.id}",
                     speakers=speakers,
                     outcome=graded.verdict.score,
-                    truth=truth[i].values,
+                    truth=worth[i].values,
                     methods={name: one[i] for name, one in judged.items()},
                     struck=hit,
                     undone=undone.get(graded.trace.id),
@@ -77,6 +79,66 @@ def planted(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[st
     write(out, rows)
     return {"traces": len(rows), "struck": sum(bool(r.struck) for r in rows), "methods": spent,
             "turns": speaking.turns, "tokens": speaking.tokens, "seconds": time.perf_counter() - started}  # fmt: skip
+
+
+def adopted(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
+    """A team of the adapters in a folder, as a run leaves them: a folder an agent; who has none is the base model."""
+    import hashlib
+
+    sources = {agent: Path(options["adapters"]) / agent for agent in options["agents"]}
+    sources = {agent: folder for agent, folder in sources.items() if (folder / ADAPTER).is_file()}
+    digests = {
+        agent: hashlib.sha256((folder / ADAPTER).read_bytes()).hexdigest()[:16] for agent, folder in sources.items()
+    }
+    policies.write(out, {agent: digests.get(agent, "base") for agent in options["agents"]}, sources)
+    return {"trained": list(sources)}
+
+
+def compared(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes `compared.json`: how methods that share one record of replays agree with two truths and with one another.
+
+    The truths are worth by prefix (truth.py) and Shapley values at a high repeat count, both from the record `truth`, whose
+    random numbers are others. `removal` and `replacement` name the methods whose values answer the question whether
+    taking an agent away and speaking its turn anew tell the same story; `stand_ins` those that differ in the protocol.
+    """
+    groups = credit_app.read_groups(inputs, options)
+    recorded, trusted = (results.read_replays(inputs[name][0]) for name in ("replay", "truth"))
+    facts = json.loads((inputs["replay"][0] / "facts.json").read_text())
+
+    def judged(section: Mapping[str, Any], findings: Mapping[str, results.Findings]) -> list[measures.Judged]:
+        return [one for group in groups for one in judged_by(section, group, findings.get(group.task.id, {}))]
+
+    says = {name: judged(section, recorded) for name, section in options["methods"].items()}
+    truths = {name: judged(section, trusted) for name, section in options["truths"].items()}
+    found = summary.agreement(says, truths, [g.task.id for g in groups for _ in g.graded])
+    per_token = facts["seconds"] / max(1, facts["tokens"])
+    for row in found["methods"].values():
+        row["seconds"] = row["tokens"] * per_token
+    found["stand_ins"] = summary.matrix({name: says[name] for name in options["stand_ins"] if name in says})
+    found["removal_and_replacement"] = summary.matrix({name: says[name] for name in options["opposed"] if name in says})
+    graded = [g for group in groups for g in group.graded]
+    credit = {name: credited(options["methods"][name], groups, recorded) for name in options["watched"]}
+    found["gaming"] = {name: gaming.report(graded, given) for name, given in credit.items()}
+    found |= {"tasks": len(groups), "traces": len(graded), "turns": sum(len(g.trace.turns) for g in graded)}
+    found |= {"accuracy": float(np.mean([g.verdict.score for g in graded])), "seconds": facts["seconds"]}
+    (out / COMPARED).write_text(json.dumps(found) + "\n")
+    return {"traces": len(graded), "methods": len(says)}
+
+
+def fidelity(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes `summary.json` and `report.html` from the parts that were run: `contest`, `planted` and `compared`."""
+    found: dict[str, Any] = {"name": options["name"]}
+    if "contest" in inputs:
+        found["games"] = json.loads((inputs["contest"][0] / CONTEST).read_text())
+    if "planted" in inputs:
+        rows = [row for folder in inputs["planted"] for row in read(folder)]
+        found["faults"] = summary.planted(rows, list(options["methods"]))
+    if "compared" in inputs:
+        found["team"] = json.loads((inputs["compared"][0] / COMPARED).read_text())
+    found["table"] = summary.table(found)
+    (out / "summary.json").write_text(json.dumps(found, indent=1) + "\n")
+    (out / "report.html").write_text(page.render(found, options), encoding="utf-8")
+    return {"parts": [name for name in ("games", "faults", "team") if name in found]}
 
 
 def write(folder: Path, rows: Sequence[measures.Played]) -> None:
@@ -152,7 +214,8 @@ def _driven(
         for (i, question), outcome in zip(asked, came, strict=True):
             found[i][question] = outcome
 
-    for name, section in {**options["methods"], TRUTH: options["truth"]}.items():
+    truths = {"name": TRUTH, "repeats": options["truth"]}
+    for name, section in {**options["methods"], TRUTH: truths}.items():
         started = time.perf_counter()
         try:
             credit_app.investigate([_started(section, group) for group in groups], found, find_out)
@@ -161,12 +224,20 @@ def _driven(
         seconds[name] = time.perf_counter() - started
     judged = [
         (
-            credit_app.given(_started(options["truth"], group), findings),
+            credit_app.given(_started(truths, group), findings),
             {name: judged_by(section, group, findings) for name, section in options["methods"].items()},
         )
         for group, findings in zip(groups, found, strict=True)
     ]
     return judged, seconds
+
+
+def credited(
+    section: Mapping[str, Any], groups: Sequence[Group], recorded: Mapping[str, results.Findings]
+) -> list[Credit]:
+    """A method's credit of every trace."""
+    given = [credit_app.given(_started(section, group), recorded.get(group.task.id, {})) for group in groups]
+    return [one for of_group in given for one in of_group]
 
 
 def judged_by(section: Mapping[str, Any], group: Group, findings: Mapping[Question, Finding]) -> list[measures.Judged]:
