@@ -13,6 +13,9 @@ failure or a success, cost the team nothing but the repair, and is worth only `m
 nobody by more than blame · mended, however unlikely it was. The largest rise after the largest drop is worth repair · rise.
 Either is left out unless it is `least` and 2 standard errors from 0. Tasks outside the share are walked.
 
+That nobody is blamed by more than .1 on a success is so by construction (`mended`), and no sign of skill: count blame
+on successes by its sign, or with mended = 1, to see how often chance looks like an error that was mended.
+
 Source: error tracing as in arXiv 2505.00212 (which agent, which step), with verdicts or replays in place of a judge.
 """
 

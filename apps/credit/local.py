@@ -1,4 +1,4 @@
-"""Every agent by its own verifier: was what it said itself true, whatever came of it?
+"""Every agent by its own verifier: whether what it said itself was true, whatever came of it.
 
 By the duty that the topology declares for it:
 

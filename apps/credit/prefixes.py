@@ -16,6 +16,11 @@ place, less the best that it ever was again. Three replacements are tried, becau
 Only a loss of at least `least` that is 2 standard errors from 0 counts. Where none does, `first_error` walks the trace.
 A replay that removes an agent answers another question than one that replaces its turn (arXiv 2603.06859); it is
 asked where replacement cannot tell.
+
+What it gets wrong: the second replacement is as good as the base model. Planted faults are found almost always where
+the base model is the team without its fault, since that is what they are measured against. Where the stand-in errs as
+the agent does, only seldom faults are still found; one that strikes in most plays is put on whoever was unlucky before
+it, and a turn that cannot be bypassed to any use (a saboteur that revises) on nobody or on another.
 """
 
 from __future__ import annotations
@@ -104,7 +109,7 @@ def ask(group: Group, cases: Mapping[Hashable, Replay], repeats: int) -> Asking:
     wanted = [replace(case, repeat=r) for case in cases.values() for r in range(repeats)]
     came = (yield wanted) if wanted else []
     scores = [coalitions.check_outcome(outcome, group, asked) for asked, outcome in zip(wanted, came, strict=True)]
-    return dict(zip(cases, np.array(scores).reshape(-1, repeats), strict=True))
+    return dict(zip(cases, np.array(scores).reshape(len(cases), repeats), strict=True))
 
 
 def blame(

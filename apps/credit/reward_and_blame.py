@@ -20,6 +20,9 @@ of V that are sure, equally where there are none. A φ that is not told from 0 c
 nothing. One that is surely negative (sabotage, or an error that others mended) stays negative but is worth only
 `mended` of it, for the team was right. What is positive is scaled to the sum; where nothing is, all messages share it.
 
+`mended` bounds the blame on a success by construction, which is no sign of skill: with mended = 1 the share of an
+agent whose error others mended is often far below 0.
+
 What the sum still lacks is made good by the smallest change of the values within their bounds (conserve.py), for which
 all messages share alike: it tells a trace from its group, not its messages apart.
 
@@ -201,9 +204,9 @@ def shapley_shares(group: Group, agents: tuple[str, ...], options: Options) -> A
 
 def alternatives(group: Group, blamed: Mapping[int, Loss | None], options: Options) -> Asking:
     """What each culprit says when it is asked again in the same state: notes on it, by trace."""
-    places = {i: loss.turn for i, loss in blamed.items() if loss is not None}
+    places = {i: loss.turn for i, loss in blamed.items() if loss is not None and options.alternatives}
     cases = {i: Replay(i, keep=turn, fresh="next") for i, turn in places.items()}
-    found = yield from prefixes.ask(group, cases if options.alternatives else {}, options.alternatives)
+    found = yield from prefixes.ask(group, cases, options.alternatives)
     return {
         i: (f"asked again, {group.graded[i].trace.turns[places[i]].path} came out {coalitions.right_in(scores)}",)
         for i, scores in found.items()
