@@ -390,7 +390,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on_and_goes_on(tmp_path, signal_, 
 
 def test_a_run_is_resumed_from_any_folder_with_its_own_site_and_paths(finished, tmp_path):
     """Its store, the file of its topology and its site are all named relative to where it was started."""
-    start, elsewhere = tmp_path / "start", tmp_path / "elsewhere"
+    start, elsewhere = tmp_path / "start", tmp_path / "else" / "where"
     for folder in (start / "where", elsewhere):
         folder.mkdir(parents=True)
     (start / "flat.py").write_text(FLAT)
