@@ -21,26 +21,17 @@ def share(of: Sequence[bool] | np.ndarray) -> float:
     return float(of.mean()) if of.size else nan
 
 
-def accuracy(scores: Sequence[float] | np.ndarray) -> float:
-    """The mean score over tasks (and samples)."""
-    return share(scores)
+def corrections(before: Sequence[bool], after: Sequence[bool]) -> list[bool]:
+    """Of each answer that was wrong before someone worked on it: whether it was right after.
+
+    Their share is the error correction rate, (wrong → right)/initially wrong.
+    """
+    return [a for b, a in zip(before, after, strict=True) if not b]
 
 
-def convergence_rate(converged: Sequence[bool] | np.ndarray) -> float:
-    """The share of plays that ended by agreement and not because their rounds were used up."""
-    return share(converged)
-
-
-def error_correction_rate(before: Sequence[bool] | np.ndarray, after: Sequence[bool] | np.ndarray) -> float:
-    """(wrong → right)/initially wrong, of answers before and after someone worked on them."""
-    before, after = paired_flags(before, after)
-    return share(after[~before])
-
-
-def error_introduction_rate(before: Sequence[bool] | np.ndarray, after: Sequence[bool] | np.ndarray) -> float:
-    """(right → wrong)/initially right: the counterpart, or whoever changes everything would look good."""
-    before, after = paired_flags(before, after)
-    return share(~after[before])
+def introductions(before: Sequence[bool], after: Sequence[bool]) -> list[bool]:
+    """Of each answer that was right: whether it was wrong after. The counterpart, or who changes all would look good."""
+    return [not a for b, a in zip(before, after, strict=True) if b]
 
 
 def misreads(given: Sequence[str | None], read: Sequence[str | None]) -> list[bool]:
@@ -97,24 +88,19 @@ class Detection:
     false_negatives: int  # said CORRECT of a wrong answer: waved it through
 
     @property
-    def precision(self) -> float:
-        """Of the alarms, those that were true."""
-        return ratio(self.true_positives, self.true_positives + self.false_positives)
+    def precision(self) -> tuple[int, int]:
+        """Of the alarms, those that were true: how many of how many, as the other two."""
+        return self.true_positives, self.true_positives + self.false_positives
 
     @property
-    def recall(self) -> float:
+    def recall(self) -> tuple[int, int]:
         """Of the wrong answers, those it found."""
-        return ratio(self.true_positives, self.true_positives + self.false_negatives)
+        return self.true_positives, self.true_positives + self.false_negatives
 
     @property
-    def specificity(self) -> float:
-        """Of the right answers, those it let pass."""
-        return ratio(self.true_negatives, self.true_negatives + self.false_positives)
-
-    @property
-    def balanced_accuracy(self) -> float:
-        """(recall + specificity)/2: .5 for a critic that always says the same; NaN where it saw one class only."""
-        return (self.recall + self.specificity) / 2
+    def specificity(self) -> tuple[int, int]:
+        """Of the right answers, those it let pass. Balanced accuracy is (recall + specificity)/2."""
+        return self.true_negatives, self.true_negatives + self.false_positives
 
 
 def detection(said_incorrect: Sequence[bool | None], was_wrong: Sequence[bool]) -> Detection:
@@ -128,16 +114,3 @@ def detection(said_incorrect: Sequence[bool | None], was_wrong: Sequence[bool]) 
         for said, wrong in zip(said_incorrect, was_wrong, strict=True)
     )
     return Detection(cells[True, True], cells[True, False], cells[False, False], cells[False, True])
-
-
-def ratio(part: int, whole: int) -> float:
-    return part / whole if whole else nan
-
-
-def paired_flags(
-    before: Sequence[bool] | np.ndarray, after: Sequence[bool] | np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    before, after = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
-    if before.shape != after.shape:
-        raise ValueError(f"before and after are of the same answers; got shapes {before.shape} and {after.shape}")
-    return before, after

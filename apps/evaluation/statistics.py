@@ -6,21 +6,31 @@ task: samples of one task are alike, and counting them as independent would prom
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb, gcd, sqrt
+from math import comb, gcd, isnan, nan, sqrt
 from statistics import NormalDist
 
 import numpy as np
 
-from apps.evaluation.metrics import Detection
-
 DRAWS, BLOCK = 10_000, 500  # bootstrap and sign-flip draws, and how many are made at a time (memory)
+DUST = 1e-12  # what rounding makes of a spread that is 0
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
     low: float
     high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure with its interval; NaN, all three, where there was nothing to measure."""
+
+    value: float
+    low: float
+    high: float
+    n: int  # how many observations it is a share of, whatever tasks they come from
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +64,65 @@ def wilson(successes: float, trials: int, confidence: float = 0.95) -> Interval:
     return Interval(max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale))
 
 
-def balanced_accuracy(critic: Detection, confidence: float = 0.95) -> Interval:
-    """The interval of (recall + specificity)/2, from the Wilson limits of both (MOVER; Zou and Donner 2008).
+def estimates(
+    hits: np.ndarray, of: np.ndarray, weights: np.ndarray, confidence: float = 0.95, seed: int = 0
+) -> list[Estimate]:
+    """Figures Σ w·share with intervals that draw whole tasks, where share = Σ hits/Σ of over the tasks.
 
-    Unlike the delta method it has a width where a rate is 0 or 1. Verdicts are taken as independent. (0, 1) where a
-    class is missing.
+    hits, of (tasks, shares): how many of how many in each task; hits may be fractions, 0 ≤ hits ≤ of. weights (figures,
+    shares): which shares a figure adds, 0 for the others. All figures see the same draws of tasks.
     """
-    wrong, right = critic.true_positives + critic.false_negatives, critic.true_negatives + critic.false_positives
-    if not wrong or not right:
-        return Interval(0.0, 1.0)
-    recall, specificity = (
-        wilson(critic.true_positives, wrong, confidence),
-        wilson(critic.true_negatives, right, confidence),
-    )
-    low = sqrt((critic.recall - recall.low) ** 2 + (critic.specificity - specificity.low) ** 2) / 2
-    high = sqrt((recall.high - critic.recall) ** 2 + (specificity.high - critic.specificity) ** 2) / 2
-    return Interval(critic.balanced_accuracy - low, critic.balanced_accuracy + high)
+    with np.errstate(invalid="ignore"):
+        drawn = np.divide(*np.split(resampled(np.hstack([hits, of]), seed), 2, axis=1))
+    return [estimate(hits[:, use], of[:, use], w[use], drawn[:, use], confidence) for w in weights for use in [w != 0]]
+
+
+def estimate(
+    hits: np.ndarray, of: np.ndarray, weights: np.ndarray, drawn: np.ndarray, confidence: float = 0.95
+) -> Estimate:
+    """One figure of `estimates`, from its own shares alone; `drawn` (draws, shares) are their values over drawn tasks.
+
+    Tasks are drawn whole, with replacement, so that the samples of a task and the turns of a play stay together: a
+    cluster bootstrap (Efron and Tibshirani 1993; Field and Welsh 2007). A share has the interval of `limit`; a sum of
+    several has the percentiles of what was drawn, or `mover`'s where a share in it is the same in every draw.
+    """
+    count = of.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        shares = hits.sum(axis=0) / count
+    value = float(weights @ shares)
+    if isnan(value):
+        return Estimate(nan, nan, nan, int(count.sum()))
+    drawn = drawn[np.isfinite(drawn).all(axis=1)]  # the drawn tasks may be none of those that a share is about
+    if len(weights) > 1 and (np.ptp(drawn, axis=0) > DUST).all():
+        interval = percentiles(drawn @ weights, confidence)
+    else:
+        limits = [limit(*columns, confidence) for columns in zip(hits.T, of.T, drawn.T, strict=True)]
+        interval = mover(weights, shares, limits)
+    return Estimate(value, interval.low, interval.high, int(count.sum()))
+
+
+def limit(hits: np.ndarray, of: np.ndarray, drawn: np.ndarray, confidence: float) -> Interval:
+    """The interval of one share, (tasks,), (tasks,) and (draws,): Wilson's, with as many trials as tell as much.
+
+    p(1 − p)/trials is the variance of the share over the draws (an effective sample size: Kish 1965; Franco et al.
+    2019). Unlike the percentiles of the draws it is not too narrow where hits are few. Each task counts as a trial where
+    each has one right/wrong observation, and where the draws show no variance (all right, all wrong, a single task).
+    """
+    share, tasks = hits.sum() / of.sum(), np.count_nonzero(of)
+    one_each = tasks == of.sum() and np.isin(hits, (0, 1)).all()
+    trials = tasks if one_each or np.ptp(drawn) <= DUST else share * (1 - share) / drawn.var()
+    return wilson(trials * share, trials, confidence)
+
+
+def mover(weights: np.ndarray, shares: np.ndarray, limits: Sequence[Interval]) -> Interval:
+    """The interval of Σ w·share from the limits of each share, taken as independent (Zou and Donner 2008).
+
+    Unlike the delta method it has a width where a share is 0 or 1.
+    """
+    terms, total = weights * shares, float(weights @ shares)
+    ends = np.sort([(w * one.low, w * one.high) for w, one in zip(weights, limits, strict=True)])
+    low, high = np.sqrt(((ends - terms[:, None]) ** 2).sum(axis=0))
+    return Interval(total - float(low), total + float(high))
 
 
 def mcnemar(before: np.ndarray, after: np.ndarray) -> McNemar:
@@ -98,10 +151,22 @@ def paired(before: np.ndarray, after: np.ndarray, confidence: float = 0.95, seed
 
 def bootstrap(per_task: np.ndarray, confidence: float = 0.95, seed: int = 0, draws: int = DRAWS) -> Interval:
     """The percentile interval of a mean over tasks, (n,): tasks are drawn with replacement."""
-    per_task, rng = np.asarray(per_task, dtype=np.float64), np.random.default_rng(seed)
-    blocks = [min(BLOCK, draws - start) for start in range(0, draws, BLOCK)]
-    means = [per_task[rng.integers(0, len(per_task), (block, len(per_task)))].mean(axis=1) for block in blocks]
-    low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
+    per_task = np.asarray(per_task, dtype=np.float64)
+    return percentiles(resampled(per_task[:, None], seed, draws)[:, 0] / len(per_task), confidence)
+
+
+def resampled(per_task: np.ndarray, seed: int = 0, draws: int = DRAWS) -> np.ndarray:
+    """Sums over as many tasks as there are, drawn with replacement: (tasks, columns) to (draws, columns)."""
+    n, rng, sums = len(per_task), np.random.default_rng(seed), []
+    for size in (min(BLOCK, draws - start) for start in range(0, draws, BLOCK)):
+        places = rng.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
+        times = np.bincount(places.ravel(), minlength=size * n).reshape(size, n)  # how often each task was drawn
+        sums.append(times @ per_task)
+    return np.concatenate(sums)
+
+
+def percentiles(drawn: np.ndarray, confidence: float) -> Interval:
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(low), float(high))
 
 

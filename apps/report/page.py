@@ -170,8 +170,9 @@ def points(difference: float | None) -> str:
 
 
 def interval(shown: Mapping[str, Any]) -> str:
-    """ "41.2–49.8" in per cent."""
-    return "" if shown.get("low") is None else f"{100 * shown['low']:.1f} to {100 * shown['high']:.1f}"
+    """ "41.2 to 49.8", in per cent."""
+    low, high = shown.get("low"), shown.get("high")
+    return "" if low is None else f"{100 * low:.1f} to {100 * high:.1f}".replace("-", "−")
 
 
 def p_value(p: float | None) -> str:

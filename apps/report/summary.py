@@ -1,6 +1,7 @@
 """The figures of a run for programs: `summary.json`. Comparisons are paired, on the same held-out tasks.
 
-Schema, format 1 (shares in 0..1; a figure over nothing is null; `low`, `high`: 95 % interval; n: tasks):
+Schema, format 1 (shares in 0..1; a figure over nothing is null; `low`, `high`: 95 % interval over tasks; n: tasks of an
+accuracy, a difference or a credit, else the plays or the role's turns that a share is of):
 
     name
     accuracy      greedy, sampled: before, after {value, low, high, n}, difference, low, high, p (sign-flip test on the
@@ -8,7 +9,9 @@ Schema, format 1 (shares in 0..1; a figure over nothing is null; `low`, `high`: 
     solver_alone  greedy, sampled: before, after: the team's first answer
     team_over_solver  greedy, sampled: of the trained team: difference, low, high, p
     roles         role: figure: before, after {value, low, high, n}
-    metrics       greedy, sampled: before, after: convergence, error_correction, …, pass_at {k}, majority_at {k}, tokens
+    metrics       greedy, sampled: before, after: convergence, error_correction, error_introduction,
+                  collaboration_efficiency, unparsed, pass_at {k}, majority_at {k}: {value, low, high, n} each; turns,
+                  tokens: plain means
     credit        role: before, after {mean, low, high, n}, rounds [the same of each training round's plays]
     validation    of the untrained team, then each round's candidate, or the team that the round left where adapters
                   were tried one by one: round, value, low, high, n
@@ -122,14 +125,8 @@ def by_role(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, An
 
 
 def _shares(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of a role that are shares with an interval; a critic's precision and recall are given theirs."""
-    found = {name: value for name, value in figures.items() if isinstance(value, Mapping)}
-    for name, other in (("precision", "false_positives"), ("recall", "false_negatives")):
-        if name in figures:
-            hits, n = figures["true_positives"], figures["true_positives"] + figures[other]
-            interval = statistics.wilson(hits, n)
-            found[name] = {"value": figures[name], "low": interval.low, "high": interval.high, "n": n}
-    return found
+    """The figures of a role that are shares with an interval, without the counts behind them."""
+    return {name: value for name, value in figures.items() if isinstance(value, Mapping)}
 
 
 def credit_by_role(roles: Sequence[str], before: Played, after: Played, plays: Sequence[Played]) -> dict[str, Any]:

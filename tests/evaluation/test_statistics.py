@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from apps.evaluation import statistics
-from apps.evaluation.metrics import Detection
 
 FLAGS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
 
@@ -142,24 +141,152 @@ def test_the_paired_test_keeps_its_level():
     assert 0.02 <= np.mean(np.array(ps) < 0.05) <= 0.075
 
 
-def test_balanced_accuracy_interval_by_hand():
-    """Equal rates and counts: the interval is Wilson's, shrunk by √2 about the estimate."""
-    one = statistics.wilson(30, 40)
-    both = statistics.balanced_accuracy(Detection(30, 10, 30, 10))
-    assert both.low == pytest.approx(0.75 - (0.75 - one.low) / np.sqrt(2))
-    assert both.high == pytest.approx(0.75 + (one.high - 0.75) / np.sqrt(2))
+ONE, HALVES = np.eye(1), np.array([[0.5, 0.5]])
 
 
-def test_balanced_accuracy_interval_at_the_edge_and_without_a_class():
-    perfect = statistics.balanced_accuracy(Detection(20, 0, 20, 0))
-    assert perfect.high == 1.0 and 0.85 < perfect.low < 0.95
-    assert statistics.balanced_accuracy(Detection(5, 0, 0, 5)) == statistics.Interval(0.0, 1.0)
+def one(hits, of, **options):
+    """The estimate of a share from its counts by task."""
+    hits, of = np.array(hits, float)[:, None], np.array(of, float)[:, None]
+    return statistics.estimates(hits, of, ONE, **options)[0]
 
 
-def test_balanced_accuracy_interval_covers_the_truth():
-    rng, covered = np.random.default_rng(6), 0
-    for _ in range(1000):
-        found, passed = int(rng.binomial(30, 0.6)), int(rng.binomial(90, 0.9))
-        interval = statistics.balanced_accuracy(Detection(found, 90 - passed, passed, 30 - found))
-        covered += interval.low <= 0.75 <= interval.high
-    assert 0.93 <= covered / 1000 <= 0.98
+def interval(estimate):
+    return estimate.low, estimate.high
+
+
+def wilson(successes, trials):
+    found = statistics.wilson(successes, trials)
+    return found.low, found.high
+
+
+def by_quadratic(share, variance):
+    """The p at which |share − p| = z·√(p(1 − p)/n), where n is such that the share itself has this variance."""
+    z2 = stats.norm.ppf(0.975) ** 2 * variance / (share * (1 - share))
+    return sorted(np.roots([1 + z2, -2 * share - z2, share**2]))
+
+
+@pytest.mark.parametrize(
+    ("hits", "of"), [([2, 0, 1, 2], [2, 2, 2, 3]), ([0.5, 1, 0, 0.25], [1, 1, 1, 1]), ([3, 0, 1], [4, 1, 6])]
+)
+def test_the_interval_of_a_share_has_the_variance_of_all_draws_of_whole_tasks(hits, of):
+    draws = [list(drawn) for drawn in product(range(len(hits)), repeat=len(hits))]
+    shares = [np.take(hits, drawn).sum() / np.take(of, drawn).sum() for drawn in draws]
+    found = one(hits, of)
+    assert found.value == pytest.approx(sum(hits) / sum(of)) and found.n == sum(of)
+    assert interval(found) == pytest.approx(by_quadratic(found.value, np.var(shares)), abs=0.01)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.sampled_from([(0, 0), (0, 1), (1, 1)]), min_size=1, max_size=40).filter(lambda t: any(o for _, o in t))
+)
+def test_one_observation_a_task_is_wilsons(tasks):
+    hits, of = zip(*tasks, strict=True)
+    assert interval(one(hits, of)) == pytest.approx(wilson(sum(hits), sum(of)), abs=1e-12)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 30), st.integers(2, 5), st.floats(0, 1), st.integers(0, 5))
+def test_tasks_that_are_all_alike_count_as_one_trial_each(tasks, observations, share, others):
+    """All right, all wrong, or the same throughout: the draws do not differ, and still nothing is certain."""
+    of = [observations] * tasks + [0] * others
+    found = one([share * o for o in of], of)
+    assert found.value == pytest.approx(share)
+    assert interval(found) == pytest.approx(wilson(share * tasks, tasks), abs=1e-9)
+    assert found.high - found.low > 0.1
+
+
+def test_nothing_to_measure_has_no_interval():
+    for nothing in (one([], []), one([0, 0], [0, 0])):
+        assert np.isnan([nothing.value, nothing.low, nothing.high]).all() and nothing.n == 0
+    missing = statistics.estimates(np.array([[2.0, 0.0]]), np.array([[3.0, 0.0]]), HALVES)[0]
+    assert np.isnan([missing.value, missing.low, missing.high]).all() and missing.n == 3
+
+
+def test_a_task_given_over_and_over_is_no_more_evidence():
+    hits, of = np.array([2, 0, 1, 3, 0, 1]), np.array([3, 1, 2, 3, 2, 1])
+    assert interval(one(8 * hits, 8 * of)) == pytest.approx(interval(one(hits, of)))
+
+
+def test_a_figure_does_not_hang_on_those_beside_it():
+    rng = np.random.default_rng(7)
+    of = rng.integers(0, 4, (30, 3)).astype(float)
+    hits = np.floor(of * rng.random((30, 3)))
+    weights = np.array([[1, 0, 0], [0, 0, 1], [0.5, 0.5, 0], [0, 1, -1]])
+    together = statistics.estimates(hits, of, weights)
+    alone = [statistics.estimates(hits[:, w != 0], of[:, w != 0], w[None, w != 0])[0] for w in weights]
+    assert [interval(found) for found in together] == [pytest.approx(interval(found)) for found in alone]
+    shares = hits.sum(0) / of.sum(0)
+    assert [found.value for found in together] == pytest.approx(weights @ shares)
+
+
+def coverage(counted, truth, tries, rng, weights=ONE):
+    """Of so many worlds: (share covered, share that Wilson's interval by single observation covers)."""
+    covered = []
+    for _ in range(tries):
+        hits, of = counted(rng)
+        found, naive = statistics.estimates(hits, of, weights)[0], statistics.wilson(hits[:, 0].sum(), of[:, 0].sum())
+        covered.append((found.low <= truth <= found.high, naive.low <= truth <= naive.high))
+    return np.mean(covered, axis=0)
+
+
+@pytest.mark.parametrize(("rate", "tasks"), [(0.3, 60), (0.02, 150)])
+def test_the_interval_of_a_share_covers_the_truth_where_observations_of_a_task_are_alike(rate, tasks):
+    """Tasks of differing difficulty, one to six observations each, correlated by .5."""
+
+    def counted(rng):
+        of = rng.integers(1, 7, tasks)
+        return rng.binomial(of, rng.beta(rate, 1 - rate, tasks)).astype(float)[:, None], of.astype(float)[:, None]
+
+    by_task, by_observation = coverage(counted, rate, 300, np.random.default_rng(8))
+    assert 0.9 <= by_task <= 0.99
+    assert by_observation < 0.86
+
+
+def test_balanced_accuracy_covers_the_truth_where_a_critic_is_good_or_bad_at_a_task():
+    def counted(rng):
+        wrong = rng.binomial(4, rng.beta(2, 3, 80))
+        of = np.stack([wrong, 4 - wrong], axis=1)
+        skill = rng.random(80)  # recall is its square, specificity its root: a third, two thirds
+        return rng.binomial(of, np.stack([skill**2, skill**0.5], axis=1)).astype(float), of.astype(float)
+
+    by_task, _ = coverage(counted, 0.5, 200, np.random.default_rng(9), HALVES)
+    assert 0.9 <= by_task <= 0.99
+
+
+def test_a_sum_of_shares_has_the_percentiles_of_what_is_drawn():
+    rng = np.random.default_rng(10)
+    both = rng.integers(0, 2, (50, 2)).astype(float)
+    found = statistics.estimates(both, np.ones((50, 2)), np.array([[0.25, -0.25]]))[0]
+    expected = statistics.bootstrap((both[:, 0] - both[:, 1]) / 4)
+    assert interval(found) == pytest.approx((expected.low, expected.high))
+
+
+def test_a_sum_with_a_share_that_never_varies_is_movers_by_hand():
+    """Recall 20 of 20, specificity 20 of 20, in tasks of their own: Wilson's, shrunk by √2."""
+    hits = np.kron(np.eye(2), np.ones((20, 1)))
+    found = statistics.estimates(hits, hits, HALVES)[0]
+    assert (found.value, found.high, found.n) == (1.0, 1.0, 40)
+    assert found.low == pytest.approx(1 - (1 - wilson(20, 20)[0]) / np.sqrt(2))
+
+
+def test_a_difference_of_nothing_is_not_certain():
+    """Neither gained nor lost on any of 50 tasks: each could be as high as Wilson says."""
+    found = statistics.estimates(np.zeros((50, 2)), np.ones((50, 2)), np.array([[1.0, -1.0]]))[0]
+    high = wilson(0, 50)[1]
+    assert (found.value, found.low, found.high) == pytest.approx((0, -high, high))
+
+
+def test_mover_by_hand():
+    """Weights 1 and −½: the lower end of the second makes the upper end of the sum."""
+    limits = [statistics.Interval(0.5, 0.8), statistics.Interval(0.1, 0.6)]
+    found = statistics.mover(np.array([1.0, -0.5]), np.array([0.6, 0.4]), limits)
+    assert found.low == pytest.approx(0.4 - np.hypot(0.1, 0.1))
+    assert found.high == pytest.approx(0.4 + np.hypot(0.2, 0.15))
+
+
+def test_resampling_draws_every_task_as_often_as_the_next():
+    sums = statistics.resampled(np.eye(5), draws=4000)
+    assert (sums.sum(axis=1) == 5).all()
+    assert sums.mean(axis=0) == pytest.approx(np.ones(5), abs=0.06)
+    assert sums.var(axis=0) == pytest.approx(np.full(5, 0.8), abs=0.08)  # multinomial: 5 · ⅕ · ⅘

@@ -46,6 +46,14 @@ def test_the_sections_stand_in_order(made):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["convergence", "error correction", "collaboration efficiency", "unparsed", "pass@2"])
+def test_every_share_of_the_team_is_shown_with_its_interval(made, name):
+    metrics = made[2]["metrics"]["sampled"]["after"]
+    shown = metrics["pass_at"]["2"] if name == "pass@2" else metrics[name.replace(" ", "_")]
+    row = re.search(rf"<tr><td>{name}</td>.*</tr>", (made[0] / "report.html").read_text())[0]
+    assert row.endswith(f"<td>{page.percent(shown['value'])} <small>{page.interval(shown)}</small></td></tr>")
+
+
 def test_every_figure_is_drawn_the_same_way_again(made):
     _, inputs, summary = made
     first, again = page.drawings(summary, inputs), page.drawings(summary, inputs)
@@ -74,6 +82,7 @@ def test_p_values(p, said):
 
 def test_numbers_for_people():
     assert page.percent(0.4567) == "45.7 %" and page.points(-0.0821) == "−8.2" and page.points(-1e-9) == "+0.0"
+    assert page.interval({"low": -0.0123, "high": 0.2}) == "−1.2 to 20.0" and page.interval({"low": None}) == ""
     assert (
         page.duration(3.21) == "3.2 s"
         and page.duration(65) == "1 min 05 s"

@@ -46,6 +46,20 @@ def test_accuracy_is_that_of_the_measures_and_differences_are_paired(made):
     assert found["team_over_solver"]["sampled"]["difference"] == pytest.approx(above)
 
 
+def test_every_share_of_the_summary_has_its_interval(made):
+    """Of the roles, critics' too, and of the whole team; what a role never had occasion for is null throughout."""
+    _, _, found = made
+    shares = [f for by_name in found["roles"].values() for both in by_name.values() for f in both.values()]
+    for both in found["metrics"].values():
+        for named in both.values():
+            plain = {name: f for name, f in named.items() if name not in ("pass_at", "majority_at", "turns", "tokens")}
+            shares += [*plain.values(), *named["pass_at"].values(), *named["majority_at"].values()]
+    assert {"precision", "recall", "balanced_accuracy"} == set(found["roles"]["critic"]) and len(shares) > 40
+    for f in shares:
+        assert set(f) == {"value", "low", "high", "n"}
+        assert f["low"] <= f["value"] <= f["high"] if f["n"] else f["value"] is f["low"] is f["high"] is None
+
+
 def test_credit_is_the_mean_over_tasks_of_what_was_assigned(made):
     _, inputs, found = made
     given = results.read(inputs["show_after"][2])
