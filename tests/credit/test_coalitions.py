@@ -196,6 +196,18 @@ def test_errors_where_somebody_comes_first():
     assert credit.agent_errors == pytest.approx({"solver": error, "critic": error})
 
 
+def test_two_who_cannot_be_absent_share_what_they_bring():
+    def answer(replay):
+        did = tuple((f"{p}.0", "bypass" if p == "reviser" else "base") for p, _ in replay.absent)
+        return Outcome(float(replay.repeat < 2), "", 1, 1, did)
+
+    for method in ("shapley", "owen"):
+        (credit,), _ = run(method, group(graded(TEAM, 1.0)), answer, repeats=8, infeasible="leave_out")
+        error = np.sqrt(0.25 * 0.75 / 7)
+        assert credit.agents == pytest.approx({"solver": 0.125, "critic": 0.125, "reviser": 0.75})
+        assert credit.agent_errors == pytest.approx({"solver": error / 2, "critic": error / 2, "reviser": error})
+
+
 def test_several_traces_are_asked_for_side_by_side():
     the_group = group(graded(TEAM, 1.0), graded(["solver"], 0.0, sample=1), graded([], 1.0, sample=2), roles=TEAM)
     credits, waves = run("shapley", the_group, lambda r: float(r.trace), repeats=2)

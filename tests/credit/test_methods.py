@@ -132,19 +132,10 @@ def test_shapley_error_by_hand():
     assert credit.errors == pytest.approx([error / 2] * 2)
 
 
-def test_shapley_error_covers_independent_replays():
-    rng = np.random.default_rng(1)
-    the_group = group(*(graded(TEAM, 1.0, sample=i) for i in range(1500)))
-    credits, _ = run_shapley(the_group, lambda r: float(rng.random() < 0.3 + 0.1 * len(r.absent)), repeats=8)
-    phi = np.array([list(credit.agents.values()) for credit in credits])
-    claimed = np.array([list(credit.agent_errors.values()) for credit in credits])
-    assert (claimed**2).mean(axis=0) == pytest.approx(phi.var(axis=0), rel=0.1)
-
-
 def test_shapley_error_is_conservative_under_common_random_numbers():
     """Every coalition thresholds the same uniform number of its repeat, so all are positively correlated."""
-    draws = np.random.default_rng(2).random((1500, 8))
-    the_group = group(*(graded(TEAM, 1.0, sample=i) for i in range(1500)))
+    draws = np.random.default_rng(2).random((400, 8))
+    the_group = group(*(graded(TEAM, 1.0, sample=i) for i in range(400)))
     credits, _ = run_shapley(the_group, lambda r: float(draws[r.trace, r.repeat] < 0.5), repeats=8)
     phi = np.array([list(credit.agents.values()) for credit in credits])
     claimed = np.array([list(credit.agent_errors.values()) for credit in credits])
