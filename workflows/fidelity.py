@@ -42,7 +42,7 @@ STAND_INS = ("bypass", "null", "base", "cached")
 class Team(records.Options):
     """The part that the model's own team plays."""
 
-    tasks: int = Field(8, ge=1, description="held-out tasks")
+    tasks: int = Field(6, ge=1, description="held-out tasks")
     samples: int = Field(4, ge=2, description="plays of each")
     truth: int = Field(64, ge=2, description="repeats behind the truths")
 

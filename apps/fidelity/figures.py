@@ -5,34 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from apps.report.figures import AFTER, AGENTS, INK, MARKERS, RULE, WIDTH, svg
+from apps.report.figures import AGENTS, INK, MARKERS, RULE, WIDTH, svg
 
 Figure = Mapping[str, Any]  # value, low, high
 
 
 def costs(name: str, methods: Mapping[str, tuple[float, Figure]], ylabel: str) -> str:
     """Fidelity against cost: method -> (tokens a trace, figure). The cheapest, which cost nothing, stand at the left."""
-    figure, axes = _axes(3.6)
+    figure, axes = _axes(4.2)
     shown = {method: (cost, f) for method, (cost, f) in methods.items() if f["value"] is not None}
-    for cost, value in shown.values():
-        axes.plot([cost, cost], [value["low"], value["high"]], color=RULE, linewidth=1.4, zorder=1)
-        axes.plot(cost, value["value"], "o", color=AFTER, markersize=5, zorder=2)
+    for k, (cost, value) in enumerate(shown.values()):
+        axes.plot([cost, cost], [value["low"], value["high"]], color=_colour(k), linewidth=1, alpha=0.5)
+        axes.plot(cost, value["value"], _marker(k), color=_colour(k), markersize=6)
     axes.set_xscale("symlog", linthresh=10)
-    axes.set_xlim(-3, max([cost for cost, _ in shown.values()] + [10]) * 6)
-    for label, (cost, y) in spread({m: (c, f["value"]) for m, (c, f) in shown.items()}, 0.052).items():
-        axes.annotate(label, (cost, y), (6, 0), textcoords="offset points", va="center", color=INK, fontsize=8)
+    axes.set_xlim(-3, max([cost for cost, _ in shown.values()] + [10]) * 2)
     axes.set_xlabel("tokens sampled for replays, a trace")
     axes.set_ylabel(ylabel)
+    _legend(axes, [method.replace("_", " ") for method in shown], line="")
     return svg(figure, name)
-
-
-def spread(points: Mapping[str, tuple[float, float]], least: float) -> dict[str, tuple[float, float]]:
-    """Places for labels: of points at about the same cost, heights at least `least` apart, from the lowest up."""
-    placed: dict[str, tuple[float, float]] = {}
-    for label, (x, y) in sorted(points.items(), key=lambda item: item[1][1]):
-        near = [height for other, height in placed.values() if other / 4 - 10 <= x <= other * 4 + 10]
-        placed[label] = (x, max([y] + [height + least for height in near if height + least > y]))
-    return placed
 
 
 def errors(name: str, lines: Mapping[str, Sequence[tuple[float, float]]], ylabel: str) -> str:
@@ -42,7 +32,7 @@ def errors(name: str, lines: Mapping[str, Sequence[tuple[float, float]]], ylabel
         axes.plot(
             *zip(*points, strict=True),
             color=_colour(k),
-            marker=MARKERS[k % len(MARKERS)],
+            marker=_marker(k),
             markersize=4.5,
             linewidth=1.4,
         )
@@ -67,7 +57,7 @@ def repeats(name: str, lines: Mapping[str, Sequence[tuple[float, Figure]]], targ
     for k, points in enumerate(lines.values()):
         known = [(x, f) for x, f in points if f["value"] is not None]
         axes.plot(
-            [x for x, _ in known], [f["value"] for _, f in known], color=_colour(k), marker=MARKERS[k], linewidth=1.4
+            [x for x, _ in known], [f["value"] for _, f in known], color=_colour(k), marker=_marker(k), linewidth=1.4
         )
         for x, f in known:
             axes.plot([x, x], [f["low"], f["high"]], color=_colour(k), linewidth=1)
@@ -105,18 +95,23 @@ def _plain_ticks(axes, xs: Sequence[float], lines: Mapping[str, Sequence[tuple[f
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _legend(axes, labels: Sequence[str]) -> None:
+def _legend(axes, labels: Sequence[str], line: str = "-") -> None:
     from matplotlib.lines import Line2D
 
     marks = [
-        Line2D([], [], color=_colour(k), marker=MARKERS[k % len(MARKERS)], markersize=5, linewidth=1.4, label=label)
+        Line2D([], [], color=_colour(k), marker=_marker(k), markersize=5, linestyle=line, label=label)
         for k, label in enumerate(labels)
     ]
     axes.legend(
-        handles=marks, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8, labelcolor=INK,
-        borderaxespad=0.1, columnspacing=1.2,
+        handles=marks, loc="lower left", bbox_to_anchor=(0, 1), ncols=2 if line else 3, frameon=False, fontsize=8,
+        labelcolor=INK, borderaxespad=0.1, columnspacing=1.2, handletextpad=0.4,
     )  # fmt: skip
 
 
 def _colour(k: int) -> str:
     return AGENTS[k % len(AGENTS)]
+
+
+def _marker(k: int) -> str:
+    """Another one at every step, and another pairing with the colours at every turn of those."""
+    return MARKERS[(k + k // len(AGENTS)) % len(MARKERS)]
