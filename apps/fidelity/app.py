@@ -1,13 +1,12 @@
 """The stages of the fidelity benchmark: how far each credit method can be trusted, where the truth is known.
 
 `contest` measures estimators on games with known values; `planted` plays a team with known faults and lets every method
-judge it; `compared` does the same for a trained team, with values at high repeat counts as the truth; `fidelity` puts all
-that was found into a page, a table and a summary.
+judge it; `compared` does the same for a model's team, with values at high repeat counts as the truth. What was found is
+put together by the stage `fidelity` (report.py), so that another page measures nothing anew.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -19,14 +18,13 @@ import numpy as np
 from apps import leaf, policies
 from apps.credit import app as credit_app
 from apps.credit import results
-from apps.fidelity import faults, gaming, measures, page, summary, truth
+from apps.fidelity import agreement, faults, gaming, measures, rows, truth
 from apps.inference.driver import Start, Team, Voice, perform
 from apps.inference.engines import scripted
 from apps.records import Credit, Finding, Graded, Group, MeritError, Outcome, Policy, Question, Replay, Sampling
 from apps.reward import app as reward_app
 from apps.tasks import app as tasks_app
 
-ROWS = "rows.jsonl"
 CONTEST, COMPARED = "contest.json", "compared.json"
 ADAPTER = "adapter_model.safetensors"
 TRUTH = truth.__name__
@@ -46,39 +44,43 @@ def contest(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[st
 def planted(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
     """Plays one case with one seed, lets every method judge it, and writes a row a trace."""
     started = time.perf_counter()
-    case, usual = faults.Case(**options["case"]), scripted.Rates(**options["usual"])
-    engine = scripted.Scripted(case.engine(usual))
+    case = faults.Case(**options["case"])
+    engine = scripted.Scripted(case.engine(scripted.Rates(**options["usual"])))
     luck = f"faults/{case.name}/{options['seed']}"
     speaking = _planted_team(case, engine, luck)
     tasks = tasks_app.take(tasks_app.read(inputs["tasks"][0]), luck, 0, case.tasks)
     traces = perform([Start(task, str(k)) for task in tasks for k in range(case.samples)], speaking)
     groups = _groups(tasks, traces, case, options["verifier"])
     struck = {g.trace.id: _struck(g, engine) for group in groups for g in group.graded}
-
-    methods, spent = _driven(groups, speaking, options)
-    habits = {fault.role for fault in case.faults if fault.rate == 1}
-    rows = []
+    worth, judged, seconds = _driven(groups, speaking, options)
     undone = _undone(groups, struck, speaking, options["verifier"])
-    for group, (worth, judged) in zip(groups, methods, strict=True):
-        for i, graded in enumerate(group.graded):
-            speakers, hit = tuple(t.agent for t in graded.trace.turns), struck[graded.trace.id]
-            rows.append(
-                measures.Played(
-                    case=case.name,
-                    unit=f"{case.name}/{options['seed']}/{group.task.id}",
-                    speakers=speakers,
-                    outcome=graded.verdict.score,
-                    truth=worth[i].values,
-                    methods={name: one[i] for name, one in judged.items()},
-                    struck=hit,
-                    undone=undone.get(graded.trace.id),
-                    habit=any(speakers[turn] in habits for turn in hit),
-                    planted=bool(case.faults),
-                )
+    habits = {fault.role for fault in case.faults if fault.rate == 1}
+    found = []
+    for graded, truth_of, says in zip((g for group in groups for g in group.graded), worth, judged, strict=True):
+        speakers, hit = tuple(turn.agent for turn in graded.trace.turns), struck[graded.trace.id]
+        found.append(
+            measures.Played(
+                case=case.name,
+                unit=f"{case.name}/{options['seed']}/{graded.trace.task}",
+                speakers=speakers,
+                outcome=graded.verdict.score,
+                truth=truth_of.values,
+                methods=says,
+                struck=hit,
+                undone=undone.get(graded.trace.id),
+                habit=any(speakers[turn] in habits for turn in hit),
+                planted=bool(case.faults),
             )
-    write(out, rows)
-    return {"traces": len(rows), "struck": sum(bool(r.struck) for r in rows), "methods": spent,
-            "turns": speaking.turns, "tokens": speaking.tokens, "seconds": time.perf_counter() - started}  # fmt: skip
+        )
+    rows.write(out, found)
+    return {
+        "traces": len(found),
+        "struck": sum(bool(row.struck) for row in found),
+        "methods": seconds,
+        "turns": speaking.turns,
+        "tokens": speaking.tokens,
+        "seconds": time.perf_counter() - started,
+    }
 
 
 def adopted(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,12 +112,14 @@ def compared(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[s
 
     says = {name: judged(section, recorded) for name, section in options["methods"].items()}
     truths = {name: judged(section, trusted) for name, section in options["truths"].items()}
-    found = summary.agreement(says, truths, [g.task.id for g in groups for _ in g.graded])
+    found = agreement.with_truths(says, truths, [g.task.id for g in groups for _ in g.graded])
     per_token = facts["seconds"] / max(1, facts["tokens"])
     for row in found["methods"].values():
         row["seconds"] = row["tokens"] * per_token
-    found["stand_ins"] = summary.matrix({name: says[name] for name in options["stand_ins"] if name in says})
-    found["removal_and_replacement"] = summary.matrix({name: says[name] for name in options["opposed"] if name in says})
+    found["stand_ins"] = agreement.matrix({name: says[name] for name in options["stand_ins"] if name in says})
+    found["removal_and_replacement"] = agreement.matrix(
+        {name: says[name] for name in options["opposed"] if name in says}
+    )
     graded = [g for group in groups for g in group.graded]
     credit = {name: credited(options["methods"][name], groups, recorded) for name in options["watched"]}
     found["gaming"] = {name: gaming.report(graded, given) for name, given in credit.items()}
@@ -123,49 +127,6 @@ def compared(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[s
     found |= {"accuracy": float(np.mean([g.verdict.score for g in graded])), "seconds": facts["seconds"]}
     (out / COMPARED).write_text(json.dumps(found) + "\n")
     return {"traces": len(graded), "methods": len(says)}
-
-
-def fidelity(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes `summary.json` and `report.html` from the parts that were run: `contest`, `planted` and `compared`."""
-    found: dict[str, Any] = {"name": options["name"]}
-    if "contest" in inputs:
-        found["games"] = json.loads((inputs["contest"][0] / CONTEST).read_text())
-    if "planted" in inputs:
-        rows = [row for folder in inputs["planted"] for row in read(folder)]
-        found["faults"] = summary.planted(rows, list(options["methods"]))
-    if "compared" in inputs:
-        found["team"] = json.loads((inputs["compared"][0] / COMPARED).read_text())
-    found["table"] = summary.table(found)
-    (out / "summary.json").write_text(json.dumps(found, indent=1) + "\n")
-    (out / "report.html").write_text(page.render(found, options), encoding="utf-8")
-    return {"parts": [name for name in ("games", "faults", "team") if name in found]}
-
-
-def write(folder: Path, rows: Sequence[measures.Played]) -> None:
-    with open(folder / ROWS, "w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(dataclasses.asdict(row)) + "\n")
-
-
-def read(folder: Path) -> list[measures.Played]:
-    """The rows of a folder."""
-    with open(folder / ROWS, encoding="utf-8") as file:
-        found = [json.loads(line) for line in file]
-    return [
-        measures.Played(
-            **{
-                **row,
-                "speakers": tuple(row["speakers"]),
-                "truth": tuple(row["truth"]),
-                "struck": {int(turn): kind for turn, kind in row["struck"].items()},
-                "methods": {
-                    name: measures.Judged(**{**judged, "values": tuple(judged["values"])})
-                    for name, judged in row["methods"].items()
-                },
-            }
-        )
-        for row in found
-    ]
 
 
 def _planted_team(case: faults.Case, engine: scripted.Scripted, seed: str) -> Voice:
@@ -200,36 +161,35 @@ def _verifying(verifier: Mapping[str, Any]):
 
 def _driven(
     groups: Sequence[Group], speaking: Voice, options: Mapping[str, Any]
-) -> tuple[list[tuple[list[Credit], dict[str, list[measures.Judged]]]], dict[str, float]]:
-    """(truth, method -> what it says of each trace) of each group, and the seconds that each method took."""
+) -> tuple[list[Credit], list[dict[str, measures.Judged]], dict[str, float]]:
+    """(truth, method -> what it says) of each trace, and the seconds that each method took."""
     found: list[dict[Question, Finding]] = [{} for _ in groups]
     verify, seconds = _verifying(options["verifier"]), {}
 
     def find_out(asked: Sequence[tuple[int, Question]]) -> None:
         if strange := [q for _, q in asked if not isinstance(q, Replay)]:
             raise MeritError(
-                f"asks {type(strange[0]).__name__}; scripted agents have no model to ask: leave it out of methods"
+                f"asks a {type(strange[0]).__name__}; scripted agents have no model to ask: leave it out of methods"
             )
         came: list[Outcome] = credit_app.outcomes_of([(groups[i], q) for i, q in asked], speaking, verify)
         for (i, question), outcome in zip(asked, came, strict=True):
             found[i][question] = outcome
 
-    truths = {"name": TRUTH, "repeats": options["truth"]}
-    for name, section in {**options["methods"], TRUTH: truths}.items():
+    yardstick = {"name": TRUTH, "repeats": options["truth"]}
+    for name, section in {**options["methods"], TRUTH: yardstick}.items():
         started = time.perf_counter()
         try:
             credit_app.investigate([_started(section, group) for group in groups], found, find_out)
         except MeritError as error:
             raise MeritError(f"methods.{name}, case {options['case']['name']}: {error}") from error
         seconds[name] = time.perf_counter() - started
-    judged = [
-        (
-            credit_app.given(_started(truths, group), findings),
-            {name: judged_by(section, group, findings) for name, section in options["methods"].items()},
-        )
-        for group, findings in zip(groups, found, strict=True)
-    ]
-    return judged, seconds
+    by_task = {group.task.id: findings for group, findings in zip(groups, found, strict=True)}
+    says = {
+        name: [one for group in groups for one in judged_by(section, group, by_task[group.task.id])]
+        for name, section in options["methods"].items()
+    }
+    worth = credited(yardstick, groups, by_task)
+    return worth, [{name: judged[i] for name, judged in says.items()} for i in range(len(worth))], seconds
 
 
 def credited(

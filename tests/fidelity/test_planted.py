@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from apps.fidelity import app, faults, measures, truth
+from apps.fidelity import app, faults, measures, report, rows, truth
 from apps.inference.engines import scripted
 from apps.records import MeritError
 from apps.tasks import app as tasks_app
@@ -29,13 +29,13 @@ def planted(tasks, out, repeats=8, methods=METHODS, **case):
     case = {"name": "one", "tasks": 4, "samples": 4, **case}
     options = {"case": case, "usual": PERFECT, "seed": "0", "methods": methods, "truth": repeats, "verifier": VERIFIER}
     app.planted(out, {"tasks": [tasks]}, options)
-    return app.read(out)
+    return rows.read(out)
 
 
 def test_a_fault_that_strikes_is_the_only_cause_of_failure_in_a_perfect_team(tasks, tmp_path):
-    rows = planted(tasks, tmp_path, faults=[{"role": "solver", "kind": "wrong_step", "rate": 0.5}])
-    assert 3 <= sum(bool(row.struck) for row in rows) <= 13
-    for row in rows:
+    played = planted(tasks, tmp_path, faults=[{"role": "solver", "kind": "wrong_step", "rate": 0.5}])
+    assert 3 <= sum(bool(row.struck) for row in played) <= 13
+    for row in played:
         assert row.failed == bool(row.struck) == (row.struck == {0: "wrong_step"})
         assert (row.undone == 1.0 and row.ruined) if row.struck else row.undone is None
         walk = row.methods["walk"]
@@ -45,8 +45,8 @@ def test_a_fault_that_strikes_is_the_only_cause_of_failure_in_a_perfect_team(tas
 
 def test_the_critic_is_guilty_of_what_it_waves_through_and_the_truth_says_so(tasks, tmp_path):
     normal, fault = {"solver": {"solve": 1.0}}, {"role": "critic", "kind": "wave_through", "rate": 0.5}
-    rows = planted(tasks, tmp_path, repeats=32, normal=normal, faults=[fault])
-    struck = [row for row in rows if row.struck]
+    played = planted(tasks, tmp_path, repeats=32, normal=normal, faults=[fault])
+    struck = [row for row in played if row.struck]
     assert struck and all(row.guilty == {"critic"} and row.ruined for row in struck)
     assert all(row.truth[1] < -0.2 and abs(row.truth[0]) < 0.2 for row in struck)
     assert all(row.methods["local"].agents["solver"] < 0 for row in struck)  # who judges by truth blames the draft too
@@ -54,21 +54,21 @@ def test_the_critic_is_guilty_of_what_it_waves_through_and_the_truth_says_so(tas
 
 def test_two_faults_are_two_guilty(tasks, tmp_path):
     pair = [{"role": "solver", "kind": "slip", "rate": 0.8}, {"role": "critic", "kind": "wave_through", "rate": 0.8}]
-    rows = planted(tasks, tmp_path, faults=pair)
-    for row in rows:
+    played = planted(tasks, tmp_path, faults=pair)
+    for row in played:
         assert row.failed == (row.guilty == {"solver", "critic"})
 
 
 def test_a_habit_is_marked(tasks, tmp_path):
-    rows = planted(tasks, tmp_path, faults=[{"role": "verifier", "kind": "sabotage", "rate": 1}])
-    assert all(row.habit and row.ruined for row in rows)
+    played = planted(tasks, tmp_path, faults=[{"role": "verifier", "kind": "sabotage", "rate": 1}])
+    assert all(row.habit and row.ruined for row in played)
 
 
 def test_redundant_critics_mend_what_one_waves_through(tasks, tmp_path):
     fault = {"role": "critic_a", "kind": "wave_through", "rate": 1}
     normal = {"solver": {"solve": 1.0}}
-    rows = planted(tasks, tmp_path, topology={"name": "two_critics"}, normal=normal, faults=[fault])
-    assert all(row.struck == {1: "wave_through"} and not row.failed for row in rows)
+    played = planted(tasks, tmp_path, topology={"name": "two_critics"}, normal=normal, faults=[fault])
+    assert all(row.struck == {1: "wave_through"} and not row.failed for row in played)
 
 
 def test_rows_are_read_as_they_were_written_and_the_same_seed_gives_the_same(tasks, tmp_path):
@@ -76,9 +76,9 @@ def test_rows_are_read_as_they_were_written_and_the_same_seed_gives_the_same(tas
     fault = {"role": "critic", "kind": "cry_wolf", "rate": 0.5}
     normal = {"reviser": {"break_right": 1.0}}
     first, again = (planted(tasks, tmp_path / name, faults=[fault], normal=normal) for name in "ab")
-    assert first == again and (tmp_path / "a" / app.ROWS).read_bytes() == (tmp_path / "b" / app.ROWS).read_bytes()
-    app.write(tmp_path, first)
-    assert app.read(tmp_path) == first
+    assert first == again and (tmp_path / "a" / rows.FILE).read_bytes() == (tmp_path / "b" / rows.FILE).read_bytes()
+    rows.write(tmp_path, first)
+    assert rows.read(tmp_path) == first
     assert {row.outcome for row in first} == {0.0, 1.0}
 
 
@@ -111,12 +111,14 @@ def test_a_case_with_other_rates_is_another_team():
 
 def test_the_page_and_the_summary_hold_the_parts_that_were_run(tasks, tmp_path):
     (tmp_path / "rows").mkdir()
-    rows = planted(tasks, tmp_path / "rows", faults=[{"role": "solver", "kind": "wrong_step", "rate": 0.5}])
-    facts = app.fidelity(tmp_path, {"planted": [tmp_path / "rows"]}, {"name": "mine", "methods": METHODS, "config": {}})
+    played = planted(tasks, tmp_path / "rows", faults=[{"role": "solver", "kind": "wrong_step", "rate": 0.5}])
+    facts = report.fidelity(
+        tmp_path, {"planted": [tmp_path / "rows"]}, {"name": "mine", "methods": METHODS, "config": {}}
+    )
     found = json.loads((tmp_path / "summary.json").read_text())
     assert facts == {"parts": ["faults"]} and "games" not in found and "team" not in found
     named = found["faults"]["methods"]["walk"]["agent_top1"]
-    assert named["value"] == 1 and named["n"] == sum(row.ruined for row in rows)
+    assert named["value"] == 1 and named["n"] == sum(row.ruined for row in played)
     assert 0 < named["low"] < 1 == named["high"]
     page = (tmp_path / "report.html").read_text()
     assert "<svg" in page and "http" not in page and "nan" not in page.lower()
