@@ -20,6 +20,8 @@ accuracy, a difference or a credit, else the plays or the role's turns that a sh
     seconds       stage: summed over the artifacts that went into the report (work, not waiting)
     tokens        sampled, trained
     health        role: a row a round, see health.py;   alarms: sentences, empty when all is well
+    gaming        length, copying, agreement: whether credit was had without merit in the rounds' plays, see
+                  apps/fidelity/gaming.py; null where there were none
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ import numpy as np
 from apps import artifacts
 from apps.evaluation import app as evaluation
 from apps.evaluation import statistics
+from apps.fidelity import gaming
 from apps.report import health
 from apps.report.rounds import Inputs, Played, facts, played, rounds
 
@@ -80,9 +83,16 @@ def summarise(inputs: Inputs, options: Mapping[str, Any]) -> dict[str, Any]:
         "seconds": seconds_by_stage(every(inputs)),
         "tokens": tokens(every(inputs)),
         "health": rows,
+        "gaming": gamed(plays),
         "alarms": health.alarms(rows, [row["reward"] for row in reward], [row["value"] for row in validation]),
     }
     return plain(found)
+
+
+def gamed(plays: Sequence[Played]) -> dict[str, Any] | None:
+    """The signs of gamed credit over all rounds."""
+    graded, credit = ([one for p in plays for one in getattr(p, name)] for name in ("graded", "credit"))
+    return gaming.report(graded, credit) if credit else None
 
 
 def decisions(promote: Sequence[Path]) -> list[dict[str, Any]]:

@@ -142,3 +142,12 @@ def test_a_decision_is_of_the_round_in_which_its_agents_were_tried(tmp_path, tri
     found = summary.decisions(folders)
     assert [d["round"] for d in found] == rounds and [d["agents"] for d in found] == tried
     assert page.let_in(found) == {3: [False, True, False], 4: [True, False], 0: []}[len(tried)]
+
+
+def test_the_signs_of_gamed_credit_are_those_of_the_rounds_plays(made):
+    _, inputs, found = made
+    credit = [c for folder in inputs["assign"] for c in results.read(folder)]
+    spoken = sum(len(c.values) for c in credit)
+    assert found["gaming"]["length"]["all"]["n"] == spoken > 0
+    assert set(found["gaming"]["length"]) <= {*scripted_run.AGENTS, "all"}
+    assert summary.gamed([Played()]) is None
