@@ -101,16 +101,17 @@ def test_more_looks_that_agree_are_no_more_evidence_but_less_noise(one, count):
     assert calibration.spread(count, count, one) <= calibration.spread(1, 1, one) + 1e-12
 
 
-def test_the_standard_error_is_that_of_a_simulation():
-    """Looks and rates drawn anew: the delta method's spread is theirs."""
+@pytest.mark.parametrize(("count", "share"), [(40, 0.6), (5000, 0.1), (5000, 0.9)])
+def test_the_standard_error_is_that_of_a_simulation(count, share):
+    """Looks and rates drawn anew: the delta method's spread is theirs, whether the looks or the rates leave the doubt."""
     rng = np.random.default_rng(1)
-    one, count, cases = judge(0.8, 0.7, 0.4, 200), 40, 200
-    yes = rng.binomial(count, 0.6, 4000)
-    rates = rng.binomial(cases, [0.8, 0.7], (4000, 2)) / cases
+    one, cases = Calibration(sensitivity=0.8, specificity=0.6, prevalence=0.4, right=200, wrong=400), (200, 400)
+    yes = rng.binomial(count, share, 4000)
+    rates = rng.binomial(cases, [0.8, 0.6], (4000, 2)) / cases
     drawn = [
         calibration.chance(int(y), count, judge(float(a), float(b), 0.4)) for y, (a, b) in zip(yes, rates, strict=True)
     ]
-    assert np.std(drawn) == pytest.approx(calibration.spread(24, count, one), rel=0.08)
+    assert np.std(drawn) == pytest.approx(calibration.spread(round(share * count), count, one), rel=0.08)
 
 
 def test_calibration_lowers_the_brier_score_of_a_judge_that_is_too_sure():

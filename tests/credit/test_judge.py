@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from apps.credit import app, judge
+from apps.credit import app, calibration, judge
 from apps.credit.calibration import Calibration
 from apps.records import Consult, MeritError, Said
 from tests.credit.plays import graded, group
@@ -61,7 +61,7 @@ def test_values_by_hand_with_a_calibrated_judge():
     """Predictive values 27/41 of a "right" and 3/59 of a "wrong" (see test_calibration); the check is right if the draft is not."""
     (credit,), _ = run(judge.assign(played(), judge.Options(repeats=1, calibration=MEASURED)), honest)
     assert credit.values == pytest.approx((2 * 3 / 59 - 1, 1 - 2 * 3 / 59, 2 * 27 / 41 - 1))
-    assert credit.errors[0] == pytest.approx(credit.errors[1]) and min(credit.errors) > 0
+    assert credit.errors[:2] == pytest.approx((2 * calibration.spread(0, 1, MEASURED),) * 2) and min(credit.errors) > 0
     assert credit.agent_errors["critic"] == pytest.approx(credit.errors[1])
 
 
