@@ -41,6 +41,7 @@ from pydantic import Field
 from apps.credit import coalitions, conserve, first_error, groups, prefixes, shapley
 from apps.credit.coalitions import Asking, Game
 from apps.credit.prefixes import Loss, Scores
+from apps.credit.turns import ROUNDING
 from apps.records import Credit, Graded, Group, MeritError, Replay
 
 
@@ -146,7 +147,7 @@ def success(
     weights = split(turns, share.agents, scores, options.least)
     phi = np.array([share.agents[agent] for agent in turns]) * weights
     errors = np.array([share.agent_errors[agent] for agent in turns]) * weights
-    clear = {a: abs(v) > 1e-9 and prefixes.is_sure(abs(v), share.agent_errors[a], 0.0) for a, v in share.agents.items()}
+    clear = {a: prefixes.is_sure(abs(v), share.agent_errors[a], 0.0) for a, v in share.agents.items()}
     kept = np.where([clear[agent] for agent in turns], phi, 0.0)
     raw, scale = scaled(kept, graded.verdict.score - mean, options.mended)
     return settled(graded, mean, raw, errors * scale, agents, share.notes)
@@ -168,6 +169,7 @@ def split(turns: Sequence[str], phi: Mapping[str, float], scores: Scores | None,
 
 def scaled(phi: np.ndarray, target: float, mended: float) -> tuple[np.ndarray, np.ndarray]:
     """Shares (T,) of a success whose sum is `target` where that leaves signs alone, and what each was multiplied by."""
+    phi = np.where(np.abs(phi) > ROUNDING, phi, 0.0)  # what is but dust would be scaled up to anything
     harm = mended * np.minimum(phi, 0.0)
     help_ = np.maximum(phi, 0.0)
     left = max(target - harm.sum(), 0.0)
