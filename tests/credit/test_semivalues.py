@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.credit import banzhaf
-from apps.records import MeritError
+from apps.records import MeritError, Outcome
 from tests.credit import brute_force
 from tests.credit.coalition_play import NAMES, of_game, pairwise, present, run
 from tests.credit.plays import graded, group, no_replays
@@ -71,6 +71,21 @@ def test_the_errors_of_sampled_banzhaf_values_are_calibrated():
     assert np.std(z) == pytest.approx(1, abs=0.15)
 
 
+@pytest.mark.parametrize("n", [2, 8])
+def test_banzhaf_of_who_cannot_be_absent(n):
+    """The solver's is what all coalitions of the others are worth with it: 1 but where all of them are absent."""
+    players = NAMES[:n]
+
+    def answer(replay):
+        did = tuple((f"{p}.0", "base" if p == "solver" else "bypass") for p, _ in replay.absent)
+        return Outcome(float(n > 2 or replay.repeat < 2), "", 1, 1, did)
+
+    (credit,), _ = run("banzhaf", group(graded(players, 1.0)), answer, repeats=8, infeasible="leave_out")
+    error = np.sqrt(0.25 * 0.75 / 7) / 2
+    assert credit.agents["solver"] == pytest.approx(1.0 if n > 2 else (0.25 + 1) / 2)
+    assert credit.agent_errors["solver"] == pytest.approx(0.0 if n > 2 else error)
+
+
 def test_pairs_by_hand():
     """{a} against {b} twice: 1 − 0, then .5 − 0; {a, b} against nobody: 1 − 0."""
     member = np.array([[True, False], [True, False], [True, True]])
@@ -114,6 +129,15 @@ def test_owen_by_hand():
     assert credit.agents == pytest.approx({"solver": 0.5, "critic_1": 0.25, "critic_2": 0.25})
     assert credit.notes[-1] == "bargain as one: critic_1 and critic_2 (critics)"
     assert of_game("shapley", critics, CRITICS).agents["solver"] == pytest.approx(2 / 3)
+
+
+def test_owens_error_by_hand():
+    """A coin where nobody is there: its weight is 1/2 for a union alone, and half of that for each of two in one."""
+    unions = {"critic_1": "critics", "critic_2": "critics"}
+    answer = lambda r: len(r.absent) < 3 or r.repeat < 2  # noqa: E731
+    (credit,), _ = run("owen", group(graded(CRITICS, 1.0)), answer, repeats=8, unions=unions)
+    error = np.sqrt(0.25 * 0.75 / 7)
+    assert credit.errors == pytest.approx([error / 2, error / 4, error / 4])
 
 
 def test_roles_of_one_duty_are_a_union_unless_told_otherwise():

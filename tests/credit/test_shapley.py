@@ -139,6 +139,14 @@ def test_beyond_six_players_orders_are_drawn_until_the_interval_or_the_budget():
     assert "antithetic" in wide.notes[-1] and f"{sum(map(len, few))} coalition values" in wide.notes[-1]
 
 
+def test_six_players_are_exact():
+    game, truth = large(6)
+    member = group(graded(NAMES[:6], game(frozenset(NAMES[:6]))))
+    (credit,), (asked,) = run("shapley", member, lambda r: game(present(r, NAMES[:6])), repeats=2)
+    assert len(asked) == 63 * 2 and set(credit.errors) == {0.0}
+    assert credit.agents == pytest.approx(truth)
+
+
 def test_the_coalitions_of_an_order_share_their_random_numbers():
     _, waves = run("shapley", group(graded(NAMES[:7], 1.0)), lambda r: 0.0, sampling="plain", width=0, budget=140)
     by_repeat = {}
