@@ -61,7 +61,7 @@ def wilson(successes: float, trials: int, confidence: float = 0.95) -> Interval:
     z, p = normal_quantile(confidence), successes / trials
     centre, scale = p + z * z / (2 * trials), 1 + z * z / trials
     half = z * sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
-    return Interval(max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale))
+    return Interval(max(0.0, min(p, (centre - half) / scale)), min(1.0, max(p, (centre + half) / scale)))
 
 
 def estimates(

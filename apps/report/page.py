@@ -171,8 +171,8 @@ def points(difference: float | None) -> str:
 
 def interval(shown: Mapping[str, Any]) -> str:
     """ "41.2 to 49.8", in per cent."""
-    low, high = shown.get("low"), shown.get("high")
-    return "" if low is None else f"{100 * low:.1f} to {100 * high:.1f}".replace("-", "−")
+    ends = [shown.get("low"), shown.get("high")]
+    return "" if None in ends else " to ".join(f"{round(100 * end, 1) + 0.0:.1f}" for end in ends).replace("-", "−")
 
 
 def p_value(p: float | None) -> str:

@@ -34,6 +34,12 @@ def test_the_team_and_its_solver_alone(figures):
     assert figures["turns"] == 21 / 6 and figures["tokens"] == 2 * 21 / 6
 
 
+def test_an_answer_is_corrected_or_broken_between_the_draft_and_the_end():
+    found = of_team.figures(PLAYS[:2], DUTIES)
+    assert (found["error_correction"]["value"], found["error_correction"]["n"]) == (1, 1)
+    assert (found["error_introduction"]["value"], found["error_introduction"]["n"]) == (0, 1)
+
+
 def test_the_critic_is_judged_on_its_own_verdicts(figures):
     critic = figures["roles"]["critic"]
     assert [critic[k] for k in ("true_positives", "false_positives", "true_negatives", "false_negatives")] == [

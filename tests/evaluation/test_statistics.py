@@ -28,6 +28,13 @@ def test_wilson_equals_scipy(trials, share, confidence):
     assert (mine.low, mine.high) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
 
 
+@pytest.mark.parametrize("trials", [1, 7, 500, 503, 999])
+def test_wilson_never_passes_by_what_was_counted(trials):
+    """Nor by a rounding error: a share of 0 has an interval from 0, and one of 1 an interval to 1."""
+    assert statistics.wilson(0, trials).low == 0.0 == one([0] * trials, [1] * trials).low
+    assert statistics.wilson(trials, trials).high == 1.0 == one([1] * trials, [1] * trials).high
+
+
 def test_wilson_without_trials_knows_nothing():
     assert statistics.wilson(0, 0) == statistics.Interval(0.0, 1.0)
 

@@ -83,6 +83,7 @@ def test_p_values(p, said):
 def test_numbers_for_people():
     assert page.percent(0.4567) == "45.7 %" and page.points(-0.0821) == "−8.2" and page.points(-1e-9) == "+0.0"
     assert page.interval({"low": -0.0123, "high": 0.2}) == "−1.2 to 20.0" and page.interval({"low": None}) == ""
+    assert page.interval({"low": -1e-9, "high": 1.0}) == "0.0 to 100.0"
     assert (
         page.duration(3.21) == "3.2 s"
         and page.duration(65) == "1 min 05 s"
