@@ -20,7 +20,7 @@ from workflows.steps import Steps
 
 __all__ = ["Config", "dag"]
 
-FILE = Path(__file__).parent / "configs" / "faults.yaml"
+FILE = Path(__file__).parent / "faults.yaml"
 TRUTH = "apps.fidelity.truth"
 METHODS: dict[str, Section] = {
     "uniform": {"name": "uniform"},
@@ -54,7 +54,7 @@ class Config(Run):
         ("games", "faults", "team"), description="what is run"
     )
     methods: dict[str, Section] = Field(METHODS, description="name in the tables: a credit method and its options")
-    faults: str = Field("", description="a file of planted faults; default: workflows/configs/faults.yaml")
+    faults: str = Field("", description="a file of planted faults; default: workflows/faults.yaml")
     truth: int = Field(64, ge=2, description="continuations of each prefix that say what a turn was worth")
     games: dict[str, Any] = Field({}, description="options of the games' part: budgets, seeds, teams, …")
     model: str = Field("embedded", description="a local Hugging Face folder, or the model that comes with Merit")

@@ -1,6 +1,6 @@
 """The file of planted faults: which teams play, how often their agents err by themselves, and what is planted in them.
 
-`workflows/configs/faults.yaml` is one, with remarks; a benchmark takes any other that is written like it.
+`workflows/faults.yaml` is one, with remarks; a benchmark takes any other that is written like it.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ def read(path: str | Path) -> File:
     """A file of cases, checked to the last name. MeritError: what is wrong, and where."""
     place = Path(path).expanduser()
     if not place.is_file():
-        raise MeritError(f"faults={path}: there is no such file; workflows/configs/faults.yaml is one to start from")
+        raise MeritError(f"faults={path}: there is no such file; workflows/faults.yaml is one to start from")
     try:
         given = yaml.safe_load(place.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise MeritError(f"faults={path}: no valid YAML: {error}") from error
     if not isinstance(given, dict) or not isinstance(given.get("cases"), list):
         raise MeritError(
-            f"faults={path}: a mapping with a list of `cases` is expected, as in workflows/configs/faults.yaml"
+            f"faults={path}: a mapping with a list of `cases` is expected, as in workflows/faults.yaml"
         )
     return checked(given, f"faults={path}")
 

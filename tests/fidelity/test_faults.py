@@ -12,7 +12,7 @@ from apps.fidelity import faults
 from apps.inference.engines import scripted
 from apps.records import MeritError
 
-FILE = Path(__file__).parents[2] / "workflows" / "configs" / "faults.yaml"
+FILE = Path(__file__).parents[2] / "workflows" / "faults.yaml"
 GIVEN = {"seeds": [3], "cases": [{"name": "a", "faults": [{"role": "critic", "kind": "cry_wolf"}]}, {"name": "b"}]}
 
 
