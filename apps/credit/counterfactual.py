@@ -5,20 +5,21 @@ their prompt is unchanged. A turn's value is its own outcome less the mean outco
 leaves the turn out, so it is unbiased, and that shares all that came before, so it varies less than the group's.
 
 Turns that were recorded after the very same words are siblings that cost nothing and are used first: branches of a
-tree, and the first turns of independent plays. What came of a recorded turn is the mean over the traces that go on
-from it.
+tree, and the first turns of independent plays. What came of words is the mean over all plays that go on from them, of
+recorded turns and of sampled ones: siblings that say the same are worth the same, whatever luck those after them had. A
+sampled turn that repeats recorded words tells nothing new of them, since what followed is reused.
 
 This replaces a turn and removes nobody: an agent that always errs has siblings that err as well, and is worth 0.
 
-Errors: the variance of the mean of the siblings, and that of the turn's own mean where several traces follow it. Its
-single outcome is this trace's, and certain. Repeats share their random numbers; 0 is "not estimated". An agent's value
-is the sum over its turns. Tasks outside the share get score − group mean.
+Errors: the variance of the mean of the siblings, as if none of them repeated another, and that of the mean of the turn's
+own words where several traces follow them. A single outcome is this trace's, and certain. Repeats share their random
+numbers; 0 is "not estimated". An agent's value is the sum over its turns. Tasks outside the share get score − group mean.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Generator, Hashable, Mapping
+from collections.abc import Generator, Hashable, Mapping, Sequence
 
 import numpy as np
 from pydantic import Field
@@ -29,9 +30,8 @@ from apps.credit.prefixes import Place
 from apps.records import Credit, Graded, Group, Outcome, Replay
 
 Context = Hashable  # the words before a turn, and the turn's path
-Siblings = dict[
-    Context, dict[Place, list[float]]
-]  # what was recorded there -> outcomes of the traces that go on from it
+Siblings = dict[Context, dict[Place, list[float]]]  # what was recorded there -> outcomes of the traces that go on
+Draw = tuple[str, float]  # what a sampled sibling said, and its outcome
 
 
 class Options(records.Options):
@@ -67,8 +67,8 @@ def siblings(group: Group) -> Siblings:
 
 def sample(
     group: Group, recorded: Siblings, wanted: int
-) -> Generator[list[Replay], list[Outcome], dict[Context, list[float]]]:
-    """Outcomes of the siblings that are wanted beyond the recorded ones, by context.
+) -> Generator[list[Replay], list[Outcome], dict[Context, list[Draw]]]:
+    """The siblings that are wanted beyond the recorded ones, by context.
 
     They are asked for the trace of the least id that has the context, so that the group's order does not matter.
     """
@@ -81,32 +81,51 @@ def sample(
             asked += [(here, Replay(i, keep=k, fresh="next", repeat=r)) for r in range(missing)]
             done.add(here)
     came = (yield [replay for _, replay in asked]) if asked else []
-    found: dict[Context, list[float]] = defaultdict(list)
+    found: dict[Context, list[Draw]] = defaultdict(list)
     for (here, replay), outcome in zip(asked, came, strict=True):
-        found[here].append(coalitions.check_outcome(outcome, group, replay))
+        found[here].append((outcome.text, coalitions.check_outcome(outcome, group, replay)))
     return found
 
 
 def valued(
-    graded: Graded, agents: tuple[str, ...], recorded: Siblings, sampled: Mapping[Context, list[float]]
+    graded: Graded, agents: tuple[str, ...], recorded: Siblings, sampled: Mapping[Context, list[Draw]]
 ) -> Credit:
     """The credit of one trace."""
     values, errors, notes = [], [], []
-    for k, turn in enumerate(graded.trace.turns):
+    for k in range(len(graded.trace.turns)):
         here, own = context(graded, k), prefixes.place(graded.trace, k + 1)
-        mine = recorded[here][own]
-        others = [float(np.mean(came)) for said, came in recorded[here].items() if said != own] + sampled.get(here, [])
-        value, error = advantage(mine, others)
+        value, error, note = advantage(own, recorded[here], sampled.get(here, []))
         values.append(value)
         errors.append(error)
-        notes.append(f"{turn.path}: {np.mean(mine):.2f}, against {np.mean(others):.2f} for {len(others)} others")
+        notes.append(f"{graded.trace.turns[k].path}: {note}")
     return groups.summed(graded, agents, values, errors, tuple(notes))
 
 
-def advantage(own: list[float], others: list[float]) -> tuple[float, float]:
-    """The mean of a turn's own outcomes less the mean of its siblings', and the standard error of that."""
-    means, errors = zip(*(prefixes.mean_and_error(np.array(scores)) for scores in (own, others)), strict=True)
-    return means[0] - means[1], float(np.hypot(*errors))
+def advantage(own: Place, recorded: Mapping[Place, list[float]], sampled: Sequence[Draw]) -> tuple[float, float, str]:
+    """What came of a turn's words less the mean of what came of its siblings', its standard error, and both in words."""
+    worth = outcomes(recorded, sampled)
+    others = [words(place) for place in recorded if place != own] + [said for said, _ in sampled]
+    apart = [float(np.mean(came)) for place, came in recorded.items() if place != own] + [came for _, came in sampled]
+    mine, error = prefixes.mean_and_error(np.array(worth[words(own)]))
+    theirs = float(np.mean([np.mean(worth[said]) for said in others]))
+    error = float(np.hypot(error, prefixes.mean_and_error(np.array(apart))[1]))
+    return mine - theirs, error, f"{mine:.2f}, against {theirs:.2f} for {len(others)} others"
+
+
+def outcomes(recorded: Mapping[Place, list[float]], sampled: Sequence[Draw]) -> dict[str, list[float]]:
+    """All that came of each wording in one context."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for place, came in recorded.items():
+        found[words(place)] += came
+    known = set(found)
+    for said, came in sampled:
+        if said not in known:
+            found[said].append(came)
+    return found
+
+
+def words(place: Place) -> str:
+    return place[-1][2]
 
 
 def context(graded: Graded, turn: int) -> Context:

@@ -178,6 +178,28 @@ def test_recorded_siblings_of_a_tree_come_first_and_cost_nothing():
     assert len(asked) == 3 * 2  # two more for each of three contexts
 
 
+def test_the_same_words_are_worth_the_same():
+    """Three plays of a solver that always says 42; the verifier of the last misreads it: that alone is blamed."""
+    members = []
+    for sample, (said, score) in enumerate((("42", 1.0), ("42", 1.0), ("45", 0.0))):
+        member = graded(["solver", "verifier"], score, sample=sample)
+        turns = tuple(
+            replace(turn, seed=10 * sample + k, text=text)
+            for k, (turn, text) in enumerate(zip(member.trace.turns, ("42", said), strict=True))
+        )
+        members.append(replace(member, trace=replace(member.trace, turns=turns)))
+    credits, asked = against_siblings(group(*members), no_replays, siblings=2)
+    assert not asked
+    assert [c.values for c in credits] == [(0, 0.5), (0, 0.5), (0, -1.0)]
+
+
+def test_a_sampled_turn_that_repeats_recorded_words_tells_nothing_new():
+    mine = (("solver.0", 7, "42"),)
+    value, _, _ = counterfactual.advantage(mine, {mine: [0.0]}, [("42", 0.0), ("40", 1.0)])
+    assert value == -0.5  # against 42, worth 0 as its own, and 40, worth 1
+    assert counterfactual.outcomes({mine: [0.0]}, [("42", 1.0), ("40", 1.0), ("40", 0.0)]) == {"42": [0], "40": [1, 0]}
+
+
 def test_siblings_are_calibrated():
     """Value less truth over its error has a spread near 1, for independent siblings."""
     rng = np.random.default_rng(3)
