@@ -34,7 +34,10 @@ METHODS: dict[str, Section] = {
     "shapley": {"name": "shapley"},
     "shapley_base": {"name": "shapley", "protocol": "base"},
     "reward_and_blame": {"name": "reward_and_blame"},
+    "first_error_unmended": {"name": "first_error", "by": "replay", "mended": 1.0},
+    "reward_and_blame_unmended": {"name": "reward_and_blame", "mended": 1.0},
 }
+ABLATED = ("first_error", "shapley_base", "reward_and_blame")  # lean on a base model that plays without the fault
 REPEATS = (1, 2, 4, 8, 16)  # of Shapley in the team's part: which of them reach the truth
 STAND_INS = ("bypass", "null", "base", "cached")
 
@@ -72,11 +75,15 @@ def dag(config: Config, plan: Plan) -> dict[str, Node]:
     if "games" in config.parts:
         found["contest"] = [plan.add(stages.CONTEST, games=_games(config))]
     if "faults" in config.parts:
-        found["planted"] = _planted(config, plan)
+        found["planted"] = _planted(config, plan, config.methods)
+        if ablated := {name: config.methods[name] for name in ABLATED if name in config.methods}:
+            found["faulty_base"] = _planted(config, plan, ablated, faulty_base=True)
     if "team" in config.parts:
         found["compared"] = [_team(config, plan)]
     settings = {k: v for k, v in config.model_dump(mode="json").items() if k not in ("store", "runs", "name")}
-    report = plan.add(stages.FIDELITY, found, name=config.name, methods=config.methods, config=settings)
+    report = plan.add(
+        stages.FIDELITY, found, name=config.name, methods=config.methods, ablated=ABLATED, config=settings
+    )
     return {"report": report}
 
 
@@ -91,8 +98,8 @@ def _games(config: Config) -> dict[str, Any]:
         raise MeritError(leaf.explain(error, "games", list(contest.Options.model_fields))) from error
 
 
-def _planted(config: Config, plan: Plan) -> list[Node]:
-    """A task for each case and seed."""
+def _planted(config: Config, plan: Plan, methods: dict[str, Section], faulty_base: bool = False) -> list[Node]:
+    """A task for each case and seed; with a faulty base for those that plant something, with the first seed alone."""
     file = faults.read(config.faults or FILE)
     verifier = {"name": "exact_number"}
     most = max(case.tasks for case in file.cases)
@@ -106,12 +113,14 @@ def _planted(config: Config, plan: Plan) -> list[Node]:
             topology=case.topology,
             usual=file.usual.model_dump(mode="json"),
             seed=f"{config.seed}/{seed}",
-            methods=config.methods,
+            methods=methods,
+            faulty_base=faulty_base,
             truth=config.truth,
             verifier=verifier,
         )
         for case in file.cases
-        for seed in case.seeds
+        if case.faults or not faulty_base
+        for seed in (case.seeds[:1] if faulty_base else case.seeds)
     ]
 
 
@@ -156,7 +165,7 @@ def _variants() -> dict[str, Section]:
     """Shapley at several repeat counts, and with each stand-in."""
     repeats = {f"shapley_{n}": {"name": "shapley", "repeats": n} for n in REPEATS}
     stand_ins = {f"shapley_{p}_8": {"name": "shapley", "repeats": 8, "protocol": p} for p in STAND_INS}
-    return {**repeats, **stand_ins}
+    return {**repeats, **stand_ins, "judge": {"name": "judge"}}
 
 
 def _adopted(config: Config, plan: Plan, agents: list[str]) -> Node:

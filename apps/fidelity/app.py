@@ -42,10 +42,14 @@ def contest(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[st
 
 
 def planted(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Plays one case with one seed, lets every method judge it, and writes a row a trace."""
+    """Plays one case with one seed, lets every method judge it, and writes a row a trace.
+
+    With `faulty_base` the base model, which stands in for an agent in a method's replays, has the team's faults; what a
+    fault did is told by a sound one all the same.
+    """
     started = time.perf_counter()
-    case = faults.Case(**options["case"])
-    engine = scripted.Scripted(case.engine(scripted.Rates(**options["usual"])))
+    case, usual = faults.Case(**options["case"]), scripted.Rates(**options["usual"])
+    engine = scripted.Scripted(case.engine(usual, options["faulty_base"]))
     luck = f"faults/{case.name}/{options['seed']}"
     speaking = _planted_team(case, engine, luck)
     tasks = tasks_app.take(tasks_app.read(inputs["tasks"][0]), luck, 0, case.tasks)
@@ -53,7 +57,8 @@ def planted(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[st
     groups = _groups(tasks, traces, case, options["verifier"])
     struck = {g.trace.id: _struck(g, engine) for group in groups for g in group.graded}
     worth, judged, seconds = _driven(groups, speaking, options)
-    undone = _undone(groups, struck, speaking, options["verifier"])
+    sound = _planted_team(case, scripted.Scripted(case.engine(usual)), luck)
+    undone = _undone(groups, struck, sound, options["verifier"])
     habits = {fault.role for fault in case.faults if fault.rate == 1}
     found = []
     for graded, truth_of, says in zip((g for group in groups for g in group.graded), worth, judged, strict=True):

@@ -27,14 +27,16 @@ class Case(records.Options):
     samples: int = Field(6, ge=1, description="plays of each task: the group that credit is relative to")
     seeds: tuple[int, ...] = Field((0, 1), min_length=1, description="each plays other tasks with other luck")
 
-    def engine(self, usual: scripted.Rates) -> scripted.Options:
+    def engine(self, usual: scripted.Rates, faulty_base: bool = False) -> scripted.Options:
         """The scripted agents of this case. MeritError: a topology, role or rate that there is not."""
         topology = leaf.find("topologies", self.topology.get("name", ""))
         leaf.options("topologies", self.topology)
         rates = usual.model_dump()
         duties = dict(topology.DUTIES)
         try:
-            return scripted.Options(**rates, roles=self.normal, faults=self.faults, duties=duties)
+            return scripted.Options(
+                **rates, roles=self.normal, faults=self.faults, duties=duties, faulty_base=faulty_base
+            )
         except ValidationError as error:
             raise MeritError(_told(error, f"case {self.name!r}", scripted.Options)) from error
 
@@ -59,9 +61,7 @@ def read(path: str | Path) -> File:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise MeritError(f"faults={path}: no valid YAML: {error}") from error
     if not isinstance(given, dict) or not isinstance(given.get("cases"), list):
-        raise MeritError(
-            f"faults={path}: a mapping with a list of `cases` is expected, as in workflows/faults.yaml"
-        )
+        raise MeritError(f"faults={path}: a mapping with a list of `cases` is expected, as in workflows/faults.yaml")
     return checked(given, f"faults={path}")
 
 

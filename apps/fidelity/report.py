@@ -18,8 +18,12 @@ def fidelity(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[s
     if "planted" in inputs:
         played = [row for folder in inputs["planted"] for row in rows.read(folder)]
         found["faults"] = summary.planted(played, list(options["methods"]))
+    if "faulty_base" in inputs:
+        played = [row for folder in inputs["faulty_base"] for row in rows.read(folder)]
+        found["faults"]["faulty_base"] = summary.planted(played, list(options["ablated"]))
     if "compared" in inputs:
         found["team"] = json.loads((inputs["compared"][0] / "compared.json").read_text())
+        found["team"]["shapley"] = summary.reached(found["team"]["methods"])
     found["table"] = summary.table(found)
     (out / "summary.json").write_text(json.dumps(found, indent=1) + "\n")
     (out / "report.html").write_text(page.render(found, options), encoding="utf-8")

@@ -69,6 +69,22 @@ def targets(methods: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
+def reached(methods: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Of the model's team: the fewest replays of each coalition with which Shapley values reach their target."""
+    tried = {
+        int(name.removeprefix("shapley_")): f for name, f in methods.items() if name.removeprefix("shapley_").isdigit()
+    }
+    good = [n for n, figure in sorted(tried.items()) if (figure["spearman_shapley"]["value"] or 0) >= SHAPLEY_TARGET]
+    best = max(tried, default=None)
+    return {
+        "target": SHAPLEY_TARGET,
+        "repeats": min(good, default=None),
+        "most_repeats": best,
+        "value": tried[best]["spearman_shapley"]["value"] if best else None,
+        "reached": bool(good),
+    }
+
+
 def table(found: Mapping[str, Any]) -> str:
     """All parts as plain text."""
     parts = []
@@ -86,6 +102,8 @@ def table(found: Mapping[str, Any]) -> str:
             rows.append((name, *(short(figures[column]) for column in COLUMNS), *costs))
         parts.append(aligned(rows))
         parts += [told(target) for target in found["faults"]["targets"]]
+        for name, figures in found["faults"].get("faulty_base", {"methods": {}})["methods"].items():
+            parts.append(f"  with the fault in the stand-in too: {name}, agent_top1 {short(figures['agent_top1'])}")
     if "team" in found:
         names = [key for key in next(iter(found["team"]["methods"].values())) if key.startswith("spearman")]
         rows = [("the model's team", *(name.replace("_", " ") for name in names), "replays", "tokens", "seconds")]
@@ -93,6 +111,12 @@ def table(found: Mapping[str, Any]) -> str:
             costs = [f"{row[what]:.3g}" for what in ("replays", "tokens", "seconds")]
             rows.append((name, *(short(row[key]) for key in names), *costs))
         parts.append(aligned(rows))
+        shapley = found["team"]["shapley"]
+        at = f"from {shapley['repeats']} repeats on" if shapley["reached"] else "NOT reached"
+        parts.append(
+            f"  shapley against itself replayed, spearman >= {shapley['target']:g}: {at} "
+            f"({shapley['value']:.3f} with {shapley['most_repeats']})"
+        )
     return "\n".join(parts)
 
 

@@ -25,9 +25,10 @@ def tasks(tmp_path_factory):
     return folder
 
 
-def planted(tasks, out, repeats=8, methods=METHODS, **case):
+def planted(tasks, out, repeats=8, methods=METHODS, faulty_base=False, **case):
     case = {"name": "one", "tasks": 4, "samples": 4, **case}
     options = {"case": case, "usual": PERFECT, "seed": "0", "methods": methods, "truth": repeats, "verifier": VERIFIER}
+    options["faulty_base"] = faulty_base
     app.planted(out, {"tasks": [tasks]}, options)
     return rows.read(out)
 
@@ -123,3 +124,16 @@ def test_the_page_and_the_summary_hold_the_parts_that_were_run(tasks, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "<svg" in page and "http" not in page and "nan" not in page.lower()
     assert "walk" in found["table"] and "local" in found["table"]
+
+
+def test_a_stand_in_with_the_same_habit_cannot_show_it_and_what_it_did_is_known_all_the_same(tasks, tmp_path):
+    (tmp_path / "sound").mkdir(), (tmp_path / "faulty").mkdir()
+    habit = [{"role": "verifier", "kind": "sabotage", "rate": 1}]
+    methods = {"base": {"name": "leave_one_out", "protocol": "base", "repeats": 2}}
+    told, blind = (
+        planted(tasks, tmp_path / name, methods=methods, faults=habit, faulty_base=name == "faulty")
+        for name in ("sound", "faulty")
+    )
+    assert all(row.ruined and row.undone == 1.0 for row in told + blind)
+    assert {measures.accused_agent(row, row.methods["base"]) for row in told} == {"verifier"}
+    assert {measures.accused_agent(row, row.methods["base"]) for row in blind} == {None}

@@ -4,7 +4,8 @@ A scripted agent knows the task's truth and errs with a set chance, drawn from i
 formats of the built-in topologies. What a role does is an option: MALT's verifier, for one, checks.
 
 A fault is an error on top of that which is *known*: the engine writes down the seed of every turn that it struck, and
-nobody else is told. Faults belong to a team's own policies; the base model, which stands in for an absent agent, has none.
+nobody else is told. Faults belong to a team's own policies; the base model, which stands in for an absent agent, has none
+unless it is told to.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class Options(Rates):
 
     roles: dict[str, dict[str, float | None]] = Field({}, description="role: {rate: chance} that differ from these")
     faults: tuple[Fault, ...] = Field((), description="weaknesses of a team's own policies, the base model has none")
+    faulty_base: bool = Field(False, description="the base model has them too: a stand-in is no better than the agent")
     duties: dict[str, str] = Field(
         {
             "solver": "solve",
@@ -144,7 +146,7 @@ class Scripted:
 
     def _faulty(self, request: Request, duty: str, fields: dict[str, Any]) -> str | None:
         """What the first fault that strikes says; None where none does. Its dice are apart from those of usual errors."""
-        if request.policy.digest == "base":
+        if request.policy.digest == "base" and not self.options.faulty_base:
             return None
         for number, fault in enumerate(self.options.faults):
             turn = fault.turn in ("any", int(request.path.rpartition(".")[2] or 0))
