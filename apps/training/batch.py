@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 class Batch:
     """A micro-batch of B rows padded to T completion tokens. Everything is in nats.
 
-    `tokens`, `sequences` and `pairs` count the *whole* optimiser step over all its micro-batches and ranks. An objective
-    divides by them and never by its own size, so splitting a step changes neither loss nor gradient. For a pairwise
-    objective rows 2i and 2i + 1 are the preferred and the rejected completion of a pair.
+    `tokens`, `sequences`, `pairs` and `states` count the *whole* optimiser step over all its micro-batches and ranks. An
+    objective divides by them and never by its own size, so splitting a step changes neither loss nor gradient. For a
+    pairwise objective rows 2i and 2i + 1 are the preferred and the rejected completion of a pair; where candidates are
+    ranked, all rows of a state are in one micro-batch.
     """
 
     logprobs_BT: Tensor  # log π_θ of each completion token; carries the gradient
@@ -26,3 +27,6 @@ class Batch:
     old_BT: Tensor | None = None  # log π_old as sampled
     reference_BT: Tensor | None = None  # log π_ref of the frozen reference
     advantages_BT: Tensor | None = None  # one value a token
+    states: float = 0.0  # states of the whole step
+    state_B: Tensor | None = None  # which rows are candidates of one state: equal numbers
+    mismatch: float = 0.0  # mean logp_θ − logp_ref, nats a sequence, of completions under other rows' prompts

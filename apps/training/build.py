@@ -23,12 +23,18 @@ def rows_of(
     """The rows of one agent, as far as its objective's needs go.
 
     `advantages` sees the turns of all agents, as some estimators compare agents. An objective that needs neither pairs nor
-    advantages (SFT) is given the turns with a positive advantage: rejection sampling.
+    advantages (SFT) is given the turns with a positive advantage: rejection sampling. One that ranks the candidates of a
+    state gets their values as they are, since only their order counts.
     """
     values = advantages([row for _, row in turns])
     mine = [(turn, row, a) for (turn, row), a in zip(turns, values, strict=True) if turn.agent == agent]
+    states = None
     if "pairs" in needs:
         kept = [(turn, 1.0) for pair in pairs([(turn, row) for turn, row, _ in mine]) for turn, _ in pair]
+    elif "states" in needs:
+        ranked = candidates([(turn, row) for turn, row, _ in mine])
+        kept = [member for state in ranked for member in state]
+        states = np.repeat(np.arange(len(ranked)), [len(state) for state in ranked])
     elif "advantages" in needs:
         kept = [(turn, a) for turn, _, a in mine if np.isfinite(a) and a != 0]
     else:
@@ -40,4 +46,14 @@ def rows_of(
         np.array([a for _, a in kept], np.float64),
         kept[0][0].sampling.temperature or 1.0 if kept else 1.0,
         "pairs" in needs,
+        states,
     )
+
+
+def candidates(turns: Sequence[tuple[Turn, Valued]]) -> list[list[tuple[Turn, float]]]:
+    """What was said in each state, with its value; only states in which values differ."""
+    states: dict[tuple[str, str], list[tuple[Turn, float]]] = {}
+    for turn, row in turns:
+        # Rounded, as sums of Shapley weights leave dust, which would rank what is equal.
+        states.setdefault((row.task, row.state), []).append((turn, round(row.value, 8)))
+    return [members for members in states.values() if len({value for _, value in members}) > 1]

@@ -16,6 +16,7 @@ from pydantic import Field
 from apps import records
 from apps.records import MeritError
 from apps.training.batch import Batch
+from apps.training.mismatch import mismatched
 from apps.training.rows import Rows
 
 if TYPE_CHECKING:
@@ -75,10 +76,15 @@ class Trainer:
         for step, members in enumerate(plan):
             yield self._step(rows, members, loss, needs, step, len(plan))
 
+    @property
+    def context(self) -> float:
+        """The most tokens that the model takes, prompt and completion."""
+        return getattr(self.model.config, "max_position_embeddings", None) or math.inf
+
     def _check(self, rows: Rows, needs: frozenset[str]) -> None:
-        context = getattr(self.model.config, "max_position_embeddings", None) or math.inf
-        for i in np.flatnonzero(rows.lengths > context)[:1]:
-            raise MeritError(f"row {i} has {rows.lengths[i]} tokens, more than the model's context of {context}")
+        rows.check(needs)
+        for i in np.flatnonzero(rows.lengths > self.context)[:1]:
+            raise MeritError(f"row {i} has {rows.lengths[i]} tokens, more than the model's context of {self.context}")
         if "reference" in needs and not hasattr(self.model, "disable_adapter"):
             raise MeritError(
                 "the objective needs a frozen reference, which is the base model under a LoRA adapter; set training.lora"
@@ -92,6 +98,8 @@ class Trainer:
             group["lr"] = rate
         self.model.train()
         self.optimiser.zero_grad(set_to_none=True)
+        if "mismatch" in needs:
+            counts["mismatch"] = self.mismatch(rows, members)
         sums: dict[str, float] = {}
         for micro in micro_batches(rows, members, options.micro_tokens):
             value, metrics = loss(self.batch(rows, micro, needs, counts))
@@ -122,13 +130,25 @@ class Trainer:
         if "advantages" in needs:
             column = torch.tensor(rows.advantages[micro], dtype=torch.float32, device=self.device)
             advantages = column[:, None].expand(-1, width)
+        states = None if rows.states is None else torch.tensor(rows.states[micro], device=self.device)
         if "reference" in needs:
             with torch.no_grad(), self.model.disable_adapter():
                 reference = self.logprobs(ids, mask, where, rows.temperature)
         logprobs = self.logprobs(ids, mask, where, rows.temperature)
         present = torch.zeros(len(micro), width, device=self.device)
         present[where[0], where[2]] = 1
-        return Batch(logprobs, present, **counts, old_BT=old, reference_BT=reference, advantages_BT=advantages)
+        given = {"old_BT": old, "reference_BT": reference, "advantages_BT": advantages, "state_B": states}
+        return Batch(logprobs, present, **counts, **given)
+
+    def mismatch(self, rows: Rows, members: np.ndarray) -> float:
+        """Mean logp_θ − logp_ref of the step's completions under other rows' prompts, nats a sequence; no gradient."""
+        strangers = mismatched(rows, members, self.context)
+        total, everyone = 0.0, np.arange(len(strangers))
+        with self.torch.no_grad():
+            for micro in micro_batches(strangers, everyone, self.options.micro_tokens):
+                batch = self.batch(strangers, micro, frozenset({"reference"}), _counts(strangers, everyone))
+                total += float((batch.logprobs_BT - batch.reference_BT).sum())
+        return total / max(1, len(strangers))
 
     def logprobs(
         self, ids: Tensor, mask: Tensor, where: tuple[Tensor, ...], temperature: float, exact: bool = False
@@ -166,30 +186,35 @@ class Trainer:
 
 
 def plan_steps(rows: Rows, options: Options, seed: int) -> list[np.ndarray]:
-    """The rows of each optimiser step: every epoch a new order; pairs stay together; steps of nearly equal size."""
-    unit = 2 if rows.paired else 1
-    units = len(rows) // unit
-    if units == 0:
+    """The rows of each optimiser step: every epoch a new order; pairs and states stay together; steps of nearly equal size."""
+    units = wholes(rows, np.arange(len(rows)))
+    if not units:
         return []
     rng = np.random.default_rng(seed)
-    count = math.ceil(units / max(1, options.step_rows // unit))
+    count = math.ceil(len(units) / max(1, options.step_rows // max(map(len, units))))
     plan = []
     for _ in range(options.epochs):
-        order = rng.permutation(units)
-        for part in np.array_split(order, count):
-            plan.append((part[:, None] * unit + np.arange(unit)).ravel())
+        order = rng.permutation(len(units))
+        plan += [np.concatenate([units[i] for i in part]) for part in np.array_split(order, count)]
     return plan
 
 
+def wholes(rows: Rows, members: np.ndarray) -> list[np.ndarray]:
+    """`members` cut into what is never parted: single rows, pairs, or all candidates of a state."""
+    if not len(members):
+        return []
+    return np.split(members, np.flatnonzero(np.diff(rows.wholes[members])) + 1)
+
+
 def micro_batches(rows: Rows, members: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
-    """`members` by length, in parts of at most `tokens` tokens with padding; pairs stay together."""
-    unit = 2 if rows.paired else 1
+    """`members` by length, in parts of at most `tokens` tokens with padding; pairs and states stay together."""
     lengths = {i: len(rows.prompts[i]) + len(rows.completions[i]) for i in members.tolist()}
-    groups = sorted(members.reshape(-1, unit).tolist(), key=lambda group: max(lengths[i] for i in group))
+    units = [unit.tolist() for unit in wholes(rows, members)]
+    groups = sorted(units, key=lambda group: max(lengths[i] for i in group))
     part: list[int] = []
     for group in groups:
         width = max(lengths[i] for i in group)
-        if part and (len(part) + unit) * width > tokens:
+        if part and (len(part) + len(group)) * width > tokens:
             yield np.array(part)
             part = []
         part += group
@@ -230,4 +255,6 @@ def pad(rows: Rows, micro: Sequence[int], torch, device: str):
 
 def _counts(rows: Rows, members: np.ndarray) -> dict[str, float]:
     tokens = float(sum(len(rows.completions[i]) - (len(rows.prompts[i]) == 0) for i in members))
-    return {"tokens": tokens, "sequences": float(len(members)), "pairs": len(members) / 2 if rows.paired else 0.0}
+    states = 0.0 if rows.states is None else float(len(np.unique(rows.states[members])))
+    pairs = len(members) / 2 if rows.paired else 0.0
+    return {"tokens": tokens, "sequences": float(len(members)), "pairs": pairs, "states": states}
