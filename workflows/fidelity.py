@@ -28,6 +28,7 @@ METHODS: dict[str, Section] = {
     "first_error_walk": {"name": "first_error"},
     "first_error": {"name": "first_error", "by": "replay"},
     "counterfactual": {"name": "counterfactual"},
+    "monte_carlo": {"name": "monte_carlo"},
     "leave_one_out": {"name": "leave_one_out"},
     "banzhaf": {"name": "banzhaf"},
     "owen": {"name": "owen"},
