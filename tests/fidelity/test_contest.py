@@ -102,6 +102,7 @@ def test_common_random_numbers_and_pairs_need_less_than_half_the_evaluations(fou
     assert halving["median"] == pytest.approx(np.median([game["ratio"] for game in halving["games"]]))
     assert halving["medians"]["antithetic, fresh"] > 0.6  # it is the common numbers that save
     assert halving["median"] < halving["medians"]["antithetic, common, coupling 0.5"]
+    assert halving["medians"]["table, common"] < 0.7 * halving["medians"]["table, fresh"]  # the table gains by them too
 
 
 def test_reverses_are_wasted_on_a_vote_of_equals(found):
