@@ -13,7 +13,7 @@ from pydantic import Field
 
 from apps import records
 from apps.training.batch import Batch
-from apps.training.objectives.tokens import own
+from apps.training.objectives.pairs import delta, summary
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,15 +32,4 @@ def loss(batch: Batch, options: Options) -> tuple[Tensor, dict[str, float]]:
     from torch.nn.functional import logsigmoid
 
     margin_P = options.beta * delta(batch)
-    value = -logsigmoid(margin_P).sum() / batch.pairs
-    margin_P = margin_P.detach()
-    accuracy = float((margin_P > 0).sum()) / batch.pairs
-    return value, {"margin": float(margin_P.sum()) / batch.pairs, "pair_accuracy": accuracy}
-
-
-def delta(batch: Batch) -> Tensor:
-    """Δ of each pair, (B/2,), in nats; rows 2i and 2i + 1 are the preferred and the rejected."""
-    ratio_B = own(batch.logprobs_BT, batch).sum(dim=1) - own(batch.reference_BT, batch).sum(dim=1)
-    if len(ratio_B) % 2:
-        raise ValueError(f"dpo: rows come in pairs; a micro-batch of {len(ratio_B)} rows splits one")
-    return ratio_B[0::2] - ratio_B[1::2]
+    return -logsigmoid(margin_P).sum() / batch.pairs, summary(margin_P, batch)
