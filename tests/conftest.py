@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# a busy machine is slow, not wrong: no law has a deadline
+settings.register_profile("merit", deadline=None)
+settings.load_profile("merit")
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -7,9 +7,10 @@ import re
 import shlex
 from pathlib import Path
 
-import command
 import pytest
 import yaml
+
+from tests import command
 
 PAGE = (command.ROOT / "docs" / "adding.md").read_text(encoding="utf-8")
 FILE = re.compile(r"^```\w+ file=(\S+)\n(.*?)^```$", re.M | re.S)

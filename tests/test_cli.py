@@ -16,12 +16,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import command
 import pytest
 import yaml
-from command import SMALL, run
 
 from apps import leaf
+from tests import command
+from tests.command import SMALL, run
 from workflows.config import KINDS
 
 LONG = (

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import zipfile
 
-import command
 import pytest
+
+from tests import command
 
 ROOT = command.ROOT
 SETTINGS = (ROOT / "pyproject.toml").read_text(encoding="utf-8")

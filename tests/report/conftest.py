@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-import scripted_run
 
 from apps.report import app
+from tests.report import scripted_run
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,13 @@ import json
 
 import numpy as np
 import pytest
-import scripted_run
 
 from apps import artifacts
 from apps.credit import results
 from apps.evaluation import app as evaluation
 from apps.report import app, page, summary
 from apps.report.rounds import Played, facts, rounds
+from tests.report import scripted_run
 
 FIGURES = ("before_greedy", "after_greedy", "before_sampled", "after_sampled")
 
