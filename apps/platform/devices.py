@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import glob
+import importlib
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
 
 from apps.records import MeritError
 
 ORDER = ("cuda", "xpu", "mps", "cpu")  # the first that is there is taken
+BACKENDS = {
+    "cuda": ("nccl",),
+    "xpu": ("xccl", "ccl"),
+    "cpu": ("gloo",),
+}  # of torch.distributed; the first that is there
 
 
 def pick(wanted: str = "auto") -> str:
@@ -39,6 +46,36 @@ def available() -> list[str]:
         "cpu": True,
     }
     return [kind for kind in ORDER if has[kind]]
+
+
+def of_rank(device: str, local_rank: int) -> str:
+    """The device of one of a node's ranks: "cuda" or "xpu" with its index; "cpu" and a device with an index stay as they are.
+
+    Where a rank sees one device only, the platform has masked the others, and it is the rank's own.
+    """
+    if device not in ("cuda", "xpu"):
+        return device
+    there = _count(device)
+    if 1 < there <= local_rank:
+        raise MeritError(
+            f"rank {local_rank} of this node has no device: of {device} there are {there}; use fewer ranks a node"
+        )
+    return f"{device}:{local_rank if there > 1 else 0}"
+
+
+def backend(device: str) -> str:
+    """What torch.distributed is to use among ranks on such devices: xccl, ccl, nccl or gloo, as far as it is here."""
+    from torch import distributed
+
+    wanted = BACKENDS.get(device.partition(":")[0], ())
+    for name in wanted:
+        if name == "ccl":  # in torch up to 2.7 it came with a module of its own, which registers it
+            with suppress(ImportError):
+                importlib.import_module("oneccl_bindings_for_pytorch")
+        if distributed.is_backend_available(name):
+            return name
+    tried = f"none of {', '.join(wanted)} is in this torch" if wanted else "torch has no backend for it"
+    raise MeritError(f"several ranks cannot compute on {device!r}: {tried}; use training.parallel=single")
 
 
 def accelerator_in_sight() -> bool:

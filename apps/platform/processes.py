@@ -106,7 +106,7 @@ class Worker:
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "apps.platform.processes", *map(str, descriptors), str(threads)],
-                env=_environment(threads, env),
+                env=variables(threads, env),
                 pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
@@ -238,8 +238,8 @@ def _discard(worker: Worker) -> None:
     worker.kill()
 
 
-def _environment(threads: int, env: Mapping[str, str]) -> dict[str, str]:
-    """Set before the child imports anything: the libraries look at the number of threads once."""
+def variables(threads: int, env: Mapping[str, str]) -> dict[str, str]:
+    """A child's environment. Set before it imports anything: the libraries look at the number of threads once."""
     path = os.pathsep.join(dict.fromkeys([str(ROOT), *(p for p in sys.path if p)]))
     counts = dict.fromkeys(THREAD_VARIABLES, str(threads))
     return {**os.environ, **counts, "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": path, **env}

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-import time
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from apps import leaf
 from apps.credit import results
 from apps.credit.turns import valued
 from apps.inference import traces
+from apps.platform import mpi
 from apps.reward import verdicts
-from apps.training import build, canary
-from apps.training.rows import Rows
-from apps.training.trainer import Options, Trainer, micro_batches, pad
-
-STATE = "optimiser.safetensors"
-DRIFT_ROWS = 64  # on which the KL to the base model is measured after training
+from apps.training import build, fit
+from apps.training.main import FACTS
+from apps.training.trainer import Options
 
 
 def batch(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,81 +42,20 @@ def batch(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str,
 def train(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
     """One policy trained on the rows of `batch`, from where `policies` (or a model in `start`) left it.
 
-    An agent without rows keeps its adapter as it is.
+    An agent without rows keeps its adapter as it is. Several ranks, and ZeRO, have processes of their own.
     """
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    from apps.training import policy
-
-    started = time.perf_counter()
     chosen = Options(**options["training"])
-    model = inputs["start"][0] if "start" in inputs else Path(options["model"])
-    agent = options["agent"]
-    before = inputs["policies"][0] / agent if "policies" in inputs else None
-    before = before if before and (before / policy.ADAPTER).is_file() else None
-    rows = [Rows.load(folder / f"{agent}.npz") for folder in inputs["batch"]]
-    opened = policy.open_policy(model, before, chosen, options["seed"])
-    trainer = Trainer(opened, chosen, options.get("device", "cpu"))
-    if before and (before / STATE).is_file():
-        trainer.restore(load_file(before / STATE))
-    module = leaf.find("training/objectives", options["objective"]["name"])
-    tuned = leaf.options("training/objectives", options["objective"])
-    needs = module.needs(tuned) if hasattr(module, "needs") else module.NEEDS
-    torch.manual_seed(options["seed"])
-    history = []
-    with open(out / "metrics.jsonl", "w") as log:
-        for part in rows:
-            for metrics in trainer.fit(part, lambda b: module.loss(b, tuned), needs, options["seed"]):
-                history.append(metrics)
-                log.write(json.dumps(metrics) + "\n")
-                log.flush()
-    digest = policy.save(opened, model, out)
-    if chosen.lora is not None:
-        save_file(trainer.state(), out / STATE)
-        if spoken := canary_rows(rows, inputs):
-            canary.write(out, spoken, lambda first: score(trainer, first))
-    return {
-        "agent": agent,
-        "digest": digest,
-        "steps": len(history),
-        "rows": sum(map(len, rows)),
-        "tokens": int(sum(r.lengths.sum() for r in rows)) * chosen.epochs,
-        "seconds": time.perf_counter() - started,
-        "last": history[-1] if history else {},
-        "kl": drift(trainer, rows) if chosen.lora is not None else None,
-        "loss": float(np.mean([m["loss"] for m in history[-50:]])) if history else None,
-    }
+    if chosen.ranks > 1 or chosen.parallel.startswith("zero"):
+        return by_ranks(out, inputs, options, chosen.ranks)
+    return fit.fit(out, inputs, options, mpi.World())
 
 
-def drift(trainer: Trainer, rows: Sequence[Rows]) -> float | None:
-    """KL of the trained policy to the base model, nats a token: k3 on the first rows, which an earlier policy sampled."""
-    first = next((part.first(DRIFT_ROWS) for part in rows if len(part)), None)
-    if first is None:
-        return None
-    trained = np.concatenate(score(trainer, first))
-    with trainer.model.disable_adapter():
-        d = np.concatenate(score(trainer, first)) - trained
-    return float(np.mean(np.exp(d) - d - 1))
-
-
-def canary_rows(rows: Sequence[Rows], inputs: Mapping[str, Sequence[Path]]) -> Rows | None:
-    """Rows for the canary: this agent's own, or another agent's where it had none; None where nobody had any."""
-    for candidate in [*rows, *(Rows.load(f) for folder in inputs["batch"] for f in sorted(folder.glob("*.npz")))]:
-        if len(candidate):
-            return candidate
-    return None
-
-
-def score(trainer: Trainer, rows: Rows) -> list[np.ndarray]:
-    """The trainer's log-probabilities of each completion, at temperature 1, in float32 throughout."""
-    torch = trainer.torch
-    trainer.model.eval()
-    scores: list[np.ndarray] = [np.zeros(0, np.float32)] * len(rows)
-    with torch.no_grad():
-        for micro in micro_batches(rows, np.arange(len(rows)), trainer.options.micro_tokens):
-            ids, mask, where = pad(rows, micro, torch, trainer.device)
-            out = trainer.logprobs(ids, mask, where, 1.0, exact=True)
-            for row, i in zip(out, micro, strict=True):
-                scores[i] = row[: len(rows.completions[i])].cpu().numpy()
-    return scores
+def by_ranks(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any], ranks: int) -> dict[str, Any]:
+    """The same by `main.py`, in as many processes; their spec and output are gone when they have ended well."""
+    beside = out / "ranks"
+    beside.mkdir()
+    given = {"out": str(out), "inputs": {k: [str(f) for f in v] for k, v in inputs.items()}, "options": dict(options)}
+    (beside / "spec.json").write_text(json.dumps(given), encoding="utf-8")
+    mpi.launch(options.get("launcher"), ranks, "apps.training.main", beside / "spec.json", options.get("threads", 1))
+    shutil.rmtree(beside)
+    return json.loads((out / FACTS).read_text(encoding="utf-8"))

@@ -21,10 +21,12 @@ TOLERANCE = {"float32": 1e-3, "bfloat16": 0.05}  # nats: the largest difference 
 Pair = tuple[np.ndarray, np.ndarray]  # prompt ids, completion ids
 
 
-def write(folder: Path, rows: Rows, score: Callable[[Rows], Sequence[np.ndarray]]) -> None:
-    """Stores the first rows with `score(rows)`: log-probabilities at temperature 1."""
+def write(folder: Path, rows: Rows, score: Callable[[Rows], Sequence[np.ndarray]], keep: bool = True) -> None:
+    """Stores the first rows with `score(rows)`: log-probabilities at temperature 1. All ranks score, one has to `keep`."""
     first = rows.first(SEQUENCES)
-    Rows(first.prompts, first.completions, score(first), np.ones(len(first))).save(folder / FILE)
+    scored = Rows(first.prompts, first.completions, score(first), np.ones(len(first)))
+    if keep:
+        scored.save(folder / FILE)
 
 
 def check(

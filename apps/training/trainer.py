@@ -1,23 +1,27 @@
 """Trains one policy on rows: LoRA or all weights, AdamW, a schedule, clipping, accumulation with one global denominator.
 
 One optimiser step is a fixed set of rows, however it is split into micro-batches: an objective divides by the whole step's
-counts, so the split changes neither loss nor gradient. Nothing here knows where rows come from or what an objective means.
+counts, so the split changes neither loss nor gradient; no more does dealing its rows to ranks. Nothing here knows where rows
+come from or what an objective means.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from apps import records
+from apps.platform.mpi import World
 from apps.records import MeritError
 from apps.training.batch import Batch
 from apps.training.mismatch import mismatched
+from apps.training.ranks import Alone, Ddp
 from apps.training.rows import Rows
+from apps.training.steps import counts_of, micro_batches, pad, plan_steps, scale_at, share
 
 if TYPE_CHECKING:
     import torch
@@ -51,15 +55,40 @@ class Options(records.Options):
     micro_tokens: int = Field(4096, ge=1, description="tokens, padding included, of one micro-batch")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the forward pass; weights stay in float32")
     attention: Literal["eager", "sdpa"] = Field("eager", description="eager is faster on a CPU at short lengths")
+    parallel: Literal["single", "ddp", "zero1", "zero2", "zero3"] = Field(
+        "single",
+        description="what ranks divide: nothing to divide, rows, or with DeepSpeed optimiser, gradients, weights too",
+    )
+    offload: bool = Field(False, description="ZeRO keeps what it divides in the main memory")
+    ranks: int = Field(1, ge=1, description="processes, a device each, that train one policy together")
+
+    @field_validator("offload")
+    @classmethod
+    def _only_zero_offloads(cls, offload: bool, info: ValidationInfo) -> bool:
+        if offload and not info.data.get("parallel", "zero").startswith("zero"):
+            raise ValueError("only training.parallel=zero1, zero2 or zero3 can off-load")
+        return offload
+
+    @field_validator("ranks")
+    @classmethod
+    def _one_alone(cls, ranks: int, info: ValidationInfo) -> int:
+        if ranks > 1 and info.data.get("parallel") == "single":
+            raise ValueError("several ranks need training.parallel=ddp, zero1, zero2 or zero3")
+        return ranks
 
 
 Loss = Callable[[Batch], "tuple[Tensor, dict[str, float]]"]
 
 
 class Trainer:
-    """A model under training, with its optimiser. `state` and `restore` carry it across tasks."""
+    """A model under training, with its optimiser. `state` and `restore` carry it across tasks.
 
-    def __init__(self, model: torch.nn.Module, options: Options, device: str = "cpu") -> None:
+    Of several ranks each has one, and all call the same methods in the same order.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, options: Options, device: str = "cpu", world: World | None = None
+    ) -> None:
         import torch
 
         self.model, self.options, self.device, self.torch = model.to(device), options, device, torch
@@ -67,7 +96,15 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(
             self.parameters.values(), lr=options.lr, betas=options.betas, weight_decay=options.weight_decay
         )
-        self.steps = 0
+        self.world, self.steps = world or World(), 0
+        self.ranks = self._way()(self.model, self.optimiser, options, self.world, self._logprobs)
+
+    def _way(self) -> type[Alone]:
+        if self.options.parallel.startswith("zero"):
+            from apps.training.zero import Zero
+
+            return Zero
+        return Ddp if self.world.size > 1 else Alone
 
     def fit(self, rows: Rows, loss: Loss, needs: frozenset[str], seed: int) -> Iterator[dict[str, float]]:
         """Trains; yields each step's metrics. The order of rows is drawn from `seed`; the schedule spans this call."""
@@ -92,30 +129,31 @@ class Trainer:
 
     def _step(self, rows: Rows, members: np.ndarray, loss: Loss, needs: frozenset[str], step: int, total: int):
         torch, options = self.torch, self.options
-        counts = _counts(rows, members)
+        counts = counts_of(rows, members)
         rate = options.lr * scale_at(step, total, options)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.model.train()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.ranks.begin()
         if "mismatch" in needs:
             counts["mismatch"] = self.mismatch(rows, members)
         sums: dict[str, float] = {}
-        for micro in micro_batches(rows, members, options.micro_tokens):
+        parts = share(rows, members, options.micro_tokens, self.world.rank, self.world.size)
+        for number, (micro, weight) in enumerate(parts, 1):
             value, metrics = loss(self.batch(rows, micro, needs, counts))
             if not torch.isfinite(value):
                 raise MeritError(
                     f"the loss became {value.item()} at step {step}, in rows {micro.tolist()[:8]}…; lower lr or clip"
                 )
-            value.backward()
+            self.ranks.backward(value * weight, number == len(parts))
             for name, part in {"loss": value.item(), **metrics}.items():
-                sums[name] = sums.get(name, 0.0) + part
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), options.clip))
+                sums[name] = sums.get(name, 0.0) + weight * part
+        norm = self.ranks.update()
         if not math.isfinite(norm):
             raise MeritError(f"the gradient's norm became {norm} at step {step}; lower lr")
-        self.optimiser.step()
         self.steps += 1
-        return {"step": self.steps, "lr": rate, "gradient_norm": norm, "tokens": counts["tokens"], **sums}
+        figures = self.ranks.total(sums)
+        return {"step": self.steps, "lr": rate, "gradient_norm": norm, "tokens": counts["tokens"], **figures}
 
     def batch(self, rows: Rows, micro: np.ndarray, needs: frozenset[str], counts: dict[str, float]) -> Batch:
         """The micro-batch as an objective sees it."""
@@ -146,7 +184,7 @@ class Trainer:
         total, everyone = 0.0, np.arange(len(strangers))
         with self.torch.no_grad():
             for micro in micro_batches(strangers, everyone, self.options.micro_tokens):
-                batch = self.batch(strangers, micro, frozenset({"reference"}), _counts(strangers, everyone))
+                batch = self.batch(strangers, micro, frozenset({"reference"}), counts_of(strangers, everyone))
                 total += float((batch.logprobs_BT - batch.reference_BT).sum())
         return total / max(1, len(strangers))
 
@@ -154,6 +192,11 @@ class Trainer:
         self, ids: Tensor, mask: Tensor, where: tuple[Tensor, ...], temperature: float, exact: bool = False
     ) -> Tensor:
         """log π (B, T) of the completion tokens, 0 at padding; logits are made at those places alone."""
+        return self.ranks.forward(ids, mask, where, temperature, exact)
+
+    def _logprobs(
+        self, ids: Tensor, mask: Tensor, where: tuple[Tensor, ...], temperature: float, exact: bool
+    ) -> Tensor:
         torch = self.torch
         row, position, column = where
         automatic = torch.autocast(
@@ -169,92 +212,19 @@ class Trainer:
         return out.index_put((row, column), chosen)
 
     def state(self) -> dict[str, Tensor]:
-        """The optimiser's moments by parameter, and the number of steps."""
+        """The optimiser's moments by parameter, and the number of steps; the same however many ranks there are."""
         moments = {"steps": self.torch.tensor(self.steps)}
-        for name, parameter in self.parameters.items():
-            for key, value in self.optimiser.state.get(parameter, {}).items():
+        for name, kept in self.ranks.moments().items():
+            for key, value in kept.items():
                 moments[f"{key}/{name}"] = value if self.torch.is_tensor(value) else self.torch.tensor(value)
         return moments
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Goes on from a `state`."""
+        """Goes on from a `state`, also from one of another number of ranks."""
         self.steps = int(state["steps"])
-        for name, parameter in self.parameters.items():
-            found = {key.split("/", 1)[0]: value for key, value in state.items() if key.split("/", 1)[1:] == [name]}
-            if found:  # Adam's own count of steps stays where it is
-                self.optimiser.state[parameter] = {k: v if k == "step" else v.to(parameter) for k, v in found.items()}
-
-
-def plan_steps(rows: Rows, options: Options, seed: int) -> list[np.ndarray]:
-    """The rows of each optimiser step: every epoch a new order; pairs and states stay together; steps of nearly equal size."""
-    units = wholes(rows, np.arange(len(rows)))
-    if not units:
-        return []
-    rng = np.random.default_rng(seed)
-    count = math.ceil(len(units) / max(1, options.step_rows // max(map(len, units))))
-    plan = []
-    for _ in range(options.epochs):
-        order = rng.permutation(len(units))
-        plan += [np.concatenate([units[i] for i in part]) for part in np.array_split(order, count)]
-    return plan
-
-
-def wholes(rows: Rows, members: np.ndarray) -> list[np.ndarray]:
-    """`members` cut into what is never parted: single rows, pairs, or all candidates of a state."""
-    if not len(members):
-        return []
-    return np.split(members, np.flatnonzero(np.diff(rows.wholes[members])) + 1)
-
-
-def micro_batches(rows: Rows, members: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
-    """`members` by length, in parts of at most `tokens` tokens with padding; pairs and states stay together."""
-    lengths = {i: len(rows.prompts[i]) + len(rows.completions[i]) for i in members.tolist()}
-    units = [unit.tolist() for unit in wholes(rows, members)]
-    groups = sorted(units, key=lambda group: max(lengths[i] for i in group))
-    part: list[int] = []
-    for group in groups:
-        width = max(lengths[i] for i in group)
-        if part and (len(part) + len(group)) * width > tokens:
-            yield np.array(part)
-            part = []
-        part += group
-    if part:
-        yield np.array(part)
-
-
-def scale_at(step: int, total: int, options: Options) -> float:
-    """The share of the peak rate at a step (from 0) of `total`."""
-    if step < options.warmup:
-        return (step + 1) / options.warmup
-    if options.schedule == "constant":
-        return 1.0
-    progress = min(1.0, (step - options.warmup) / max(1, total - options.warmup))
-    falling = 1 - progress if options.schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
-    return options.floor + (1 - options.floor) * falling
-
-
-def pad(rows: Rows, micro: Sequence[int], torch, device: str):
-    """Ids and mask (B, W) padded on the right, and (row, position, column) of every completion token.
-
-    The first token of a row without a prompt has nothing before it and carries no loss.
-    """
-    sequences = [np.concatenate([rows.prompts[i], rows.completions[i]]) for i in micro]
-    width = max(len(s) for s in sequences)
-    ids, mask = np.zeros((len(micro), width), np.int64), np.zeros((len(micro), width), np.int64)
-    row, position, column = [], [], []
-    for b, (i, sequence) in enumerate(zip(micro, sequences, strict=True)):
-        ids[b, : len(sequence)], mask[b, : len(sequence)] = sequence, 1
-        start = len(rows.prompts[i])
-        places = np.arange(max(start, 1), len(sequence))
-        row.append(np.full(len(places), b))
-        position.append(places)
-        column.append(places - start)
-    where = tuple(torch.from_numpy(np.concatenate(part)).to(device) for part in (row, position, column))
-    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device), where
-
-
-def _counts(rows: Rows, members: np.ndarray) -> dict[str, float]:
-    tokens = float(sum(len(rows.completions[i]) - (len(rows.prompts[i]) == 0) for i in members))
-    states = 0.0 if rows.states is None else float(len(np.unique(rows.states[members])))
-    pairs = len(members) / 2 if rows.paired else 0.0
-    return {"tokens": tokens, "sequences": float(len(members)), "pairs": pairs, "states": states}
+        moments: dict[str, dict[str, Tensor]] = {}
+        for entry, value in state.items():
+            key, _, name = entry.partition("/")
+            if name in self.parameters:
+                moments.setdefault(name, {})[key] = value
+        self.ranks.set_moments(moments)

@@ -16,7 +16,7 @@ from apps.inference.engines import transformers
 from apps.records import MeritError, Policy
 from apps.tasks import app as tasks_app
 from apps.training import canary, policy
-from apps.training.app import score
+from apps.training.fit import score
 from apps.training.rows import Rows
 from apps.training.trainer import Options, Trainer
 from tests import models

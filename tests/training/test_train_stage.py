@@ -15,7 +15,7 @@ from apps.inference.driver import Start, Team, Voice, perform
 from apps.inference.engines import transformers
 from apps.records import Credit, Graded, MeritError, Policy, Sampling, Verdict
 from apps.reward import verdicts
-from apps.training import app, canary, policy
+from apps.training import app, canary, fit, policy
 from apps.training.rows import Rows
 from tests import models
 
@@ -146,7 +146,7 @@ def test_a_second_round_goes_on_from_the_first_with_its_optimiser(tiny_model, ba
     train(tiny_model, tmp_path / "two", batched[0], team=team)
     last = json.loads((tmp_path / "two" / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 6 and weights(tmp_path / "two") != weights(tmp_path / "one")
-    (team / "solver" / app.STATE).unlink()
+    (team / "solver" / fit.STATE).unlink()
     train(tiny_model, tmp_path / "without", batched[0], team=team)
     assert weights(tmp_path / "without") != weights(tmp_path / "two")
 

@@ -13,7 +13,8 @@ from apps.records import MeritError
 from apps.training import policy
 from apps.training.objectives import dpo, grpo, sft
 from apps.training.rows import Rows
-from apps.training.trainer import Lora, Options, Trainer, micro_batches, plan_steps, scale_at
+from apps.training.steps import micro_batches, plan_steps, scale_at
+from apps.training.trainer import Lora, Options, Trainer
 from tests.models import make_adapter, random_ids
 
 LORA = Lora(r=4, alpha=8)
