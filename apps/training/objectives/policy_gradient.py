@@ -5,7 +5,7 @@ what engine and trainer disagree about, and is clipped with it. A separate corre
 trainer's log-probabilities of π_old too, which a batch does not carry. Nor does it carry the entropy of the whole
 distribution, so there is no entropy bonus.
 
-The dual clip (arXiv 1912.09729, eq. 5, where c = 3): without it a bad token that was made much likelier is pushed down
+The dual clip (arXiv 1912.09729, where c = 3): without it a bad token that was made much likelier is pushed down
 without bound, as min(ρA, clip(ρ)A) = ρA there.
 
 The KL(π_θ‖π_ref) is estimated at the sampled tokens, with d = logp_ref − logp_θ (Schulman, joschu.net/blog/kl-approx.html):
