@@ -351,7 +351,7 @@ def test_a_full_disk_under_the_runs_folder_is_told_too(tiny_disk, tmp_path):
 
 def wait_for(folder: Path, count: int, driver: subprocess.Popen[str]) -> None:
     """Until so many artifacts are finished."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while len(list((folder / "store").glob("rollout/*/*/manifest.json"))) < count:
         assert driver.poll() is None, driver.stdout.read()
         assert time.monotonic() < end
@@ -373,7 +373,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on_and_goes_on(tmp_path, signal_, 
     driver = command.start(tmp_path, *LONG)
     wait_for(tmp_path, 3, driver)
     os.killpg(driver.pid, signal_)
-    told, _ = driver.communicate(timeout=60)
+    told, _ = driver.communicate(timeout=300)
     assert driver.returncode == status, told
     assert "Traceback" not in told and not alive(driver.pid)
     if signal_ == signal.SIGINT:
@@ -442,7 +442,7 @@ def test_a_second_driver_of_one_run_is_turned_away(tmp_path):
     second = run(tmp_path, *LONG)
     assert driver.poll() is None
     complains(second, rf"in use by another run: process {driver.pid} ", status=1)
-    driver.communicate(timeout=120)
+    driver.communicate(timeout=300)
     assert driver.returncode == 0 and summary(tmp_path)["state"] == "finished"
 
 

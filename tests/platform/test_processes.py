@@ -32,8 +32,8 @@ def pid(pool: str = "test") -> int:
     return processes.run(pool, os.getpid)
 
 
-def gone(numbers: list[int], within_s: float) -> bool:
-    """Whether all these processes end in that time."""
+def gone(numbers: list[int], within_s: float = 30) -> bool:
+    """Whether all these processes end in that time: ample for a busy machine, short of their own 60 seconds."""
     until = time.monotonic() + within_s
     while any(map(running, numbers)):
         if time.monotonic() > until:
@@ -68,10 +68,8 @@ def test_what_a_module_keeps_stays_between_calls():
 
 def test_as_many_processes_as_calls_at_one_time():
     with ThreadPoolExecutor(3) as threads:
-        before = time.monotonic()
         list(threads.map(lambda _: processes.run("test", time.sleep, 1.0), range(3)))
     assert len(processes._idle[("test", 1, ())]) == 3
-    assert time.monotonic() - before < 30
 
 
 def test_threads_and_environment_are_set_before_anything_is_imported():
@@ -115,20 +113,19 @@ def test_a_timeout_kills_the_whole_group():
     assert len(family) == 3  # the worker, its watch, the sleep
     with pytest.raises(processes.TimedOut, match="longer than 0.2 s"):
         processes.run("test", time.sleep, 60, timeout_s=0.2)
-    assert gone(family, 2)
+    assert gone(family)
     assert pid() not in family
 
 
 def test_a_killed_worker_is_named_and_the_next_call_gets_a_fresh_one():
     worker = pid()
-    threading.Timer(0.3, os.kill, (worker, signal.SIGKILL)).start()
     with pytest.raises(processes.WorkerDied, match="SIGKILL; perhaps the machine ran out of memory"):
-        processes.run("test", time.sleep, 60)
-    assert gone(group(worker), 2)
+        processes.run("test", os.kill, worker, signal.SIGKILL)
+    assert gone(group(worker))
     assert pid() != worker
     worker = pid()
     os.kill(worker, signal.SIGKILL)  # while it is idle
-    assert gone([worker], 2)
+    assert gone([worker])
     assert pid() != worker
 
 
@@ -145,7 +142,7 @@ def test_close_frees_a_call_that_waits():
             time.sleep(0.02)
         time.sleep(0.3)
         processes.close()
-        assert isinstance(waiting.exception(timeout=5), processes.WorkerDied)
+        assert isinstance(waiting.exception(timeout=30), processes.WorkerDied)
 
 
 @pytest.mark.parametrize("work", ["time.sleep, 60", f"exec, {HELD_LOCK!r}"])
@@ -163,7 +160,7 @@ def test_no_worker_outlives_its_parent(work, how):
     parent.send_signal(how)
     parent.wait()
     parent.stdout.close()
-    assert gone(family, 2)
+    assert gone(family)
 
 
 def test_ctrl_c_does_not_reach_a_worker():
@@ -174,9 +171,10 @@ def test_ctrl_c_does_not_reach_a_worker():
 
 def test_an_artifact_whose_writer_is_killed_is_not_there(tmp_path):
     code = (
-        f"import time; from apps import artifacts as a\nwith a.new({str(tmp_path)!r}, 's', 'k', {{}}): time.sleep(60)"
+        "import os; from apps import artifacts as a\n"
+        f"with a.new({str(tmp_path)!r}, 's', 'k', {{}}): os.kill(os.getpid(), 9)"
     )
-    with pytest.raises(processes.TimedOut):
-        processes.run("test", exec, code, timeout_s=2)
+    with pytest.raises(processes.WorkerDied):
+        processes.run("test", exec, code)
     assert not artifacts.locate(tmp_path, "s", "k").exists()
     assert artifacts.sweep(tmp_path) == 1

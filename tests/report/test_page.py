@@ -99,7 +99,7 @@ class TestInABrowser:
     def dump(self, made, tmp_path, *more: str) -> str:
         address = (made[0] / "report.html").resolve().as_uri()
         command = [BROWSER, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *more, address]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
 
     def test_it_opens_and_says_what_the_summary_says(self, made, tmp_path):
         dom, accuracy = self.dump(made, tmp_path, "--dump-dom"), made[2]["accuracy"]["sampled"]

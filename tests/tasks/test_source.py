@@ -133,6 +133,6 @@ def test_without_network_the_message_names_the_remedy():
     program = "from apps.tasks import gsm8k; gsm8k.load('test', gsm8k.Options(hub='merit/does-not-exist'))"
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert "MeritError: gsm8k: 'merit/does-not-exist' could not be loaded" in done.stderr
     assert "tasks.path=FOLDER" in done.stderr

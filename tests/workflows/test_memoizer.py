@@ -6,6 +6,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -168,11 +169,11 @@ def test_nothing_is_begun_once_the_run_stops(tmp_path):
             tasks += [call(tmp_path, ran, key=f"{n:032x}") for n in range(20)]
             tasks.append(call(tmp_path, ran, key="ef" + "6" * 30, inputs=[tasks[0]]))
             tasks.append(call(tmp_path, ran))  # joined to the first
-            threading.Timer(0.5, gate.set).start()
+            threading.Thread(target=lambda: wait(tasks[1:-2]) and gate.set()).start()  # once the queue is given up
             raise KeyboardInterrupt
     assert list(ran) == [KEY]
     assert tasks[0].result().key == KEY
-    assert all(task.exception(timeout=5) is not None for task in tasks[1:-1])
+    assert all(task.exception(timeout=20) is not None for task in tasks[1:-1])
 
 
 def test_a_closed_memoizer_refuses(tmp_path):
