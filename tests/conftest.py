@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# before torch and the hub are imported: small tensors gain nothing by threads, and no test asks the network for anything
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
 # a busy machine is slow, not wrong: no law has a deadline
 settings.register_profile("merit", deadline=None)
 settings.load_profile("merit")
