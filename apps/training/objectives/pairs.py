@@ -1,4 +1,4 @@
-"""What preference objectives read of a batch: sums and means over a row's own tokens, and the two halves. Not an objective."""
+"""What preference objectives read of a batch: sums and means of rows, and the two halves of pairs. Not an objective."""
 
 from __future__ import annotations
 
