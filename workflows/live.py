@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from apps import artifacts, policies, stages
-from apps.platform import environment
+from apps.platform import environment, mpi
 from apps.records import Artifact, MeritError
 from workflows import config as configuration
 from workflows import model, sites, store
@@ -41,6 +41,7 @@ def carry_out(
     """
     from apps.report.progress import Progress
 
+    _check_ranks(planned, site)
     folder.mkdir(parents=True, exist_ok=True)
     with store.lock(folder), _terminable():
         _begin(folder, workflow, config, place)
@@ -68,6 +69,12 @@ def carry_out(
     return folder
 
 
+def _check_ranks(planned: Plan, site: sites.Site) -> None:
+    """MeritError where a task wants several ranks and this site cannot start them."""
+    if any(node.options.get("training", {}).get("ranks", 1) > 1 for node in planned.nodes.values()):
+        mpi.check(site.launcher)
+
+
 def _launcher(shelf: store.Store, config: configuration.Run, site: sites.Site) -> Callable[[Node], Future]:
     from apps.platform import devices
 
@@ -80,6 +87,7 @@ def _launcher(shelf: store.Store, config: configuration.Run, site: sites.Site) -
     def launch(node: Node) -> Future:
         machine = {"model": path, "device": device, "threads": threads.get(node.stage.label, 1)}
         machine["places"] = places
+        machine["launcher"] = site.launcher
         machine["own_process"] = node.stage.label == "inference" and site.inference_slots > 1
         inputs = {name: [given.future for given in nodes] for name, nodes in node.inputs.items()}
         return stages.launch(node.stage, node.key, shelf.root, node.options, machine, inputs)

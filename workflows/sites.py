@@ -37,11 +37,13 @@ class Site:
     parsl: Callable[[Path, Memoizer | None], Config]  # of (Parsl's folder, memoizer); imports parsl itself
     device: str  # as for devices.pick, which each worker asks for itself: "auto", "cpu", "cuda", "xpu", "mps"
     inference_threads: int  # threads of torch in an inference task
-    training_threads: int  # threads of torch in a training task: they decide the last bit of its sums
+    training_threads: (
+        int  # threads of torch in a training task, shared by its ranks: they decide the last bit of its sums
+    )
     training_slots: int  # training tasks at the same time
     inference_slots: int = 1  # inference tasks at the same time: one runs in the driver, several in their own processes
     environment: Mapping[str, str] = field(default_factory=dict)  # for subprocesses, on top of the driver's
-    launcher: tuple[str, ...] | None = None  # MPI, with {ranks} and {ranks_per_node} to fill in; None = no MPI here
+    launcher: tuple[str, ...] | None = None  # the command that starts MPI ranks, {ranks} filled in; None = no MPI here
 
 
 def names() -> list[str]:

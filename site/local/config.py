@@ -60,4 +60,5 @@ def site(options: Options) -> Site:
         inference_slots=inference,
         training_threads=max(1, cores // training),
         training_slots=training,
+        launcher=("mpiexec", "-n", "{ranks}"),  # MPICH's, which comes with the extra `mpi`
     )
