@@ -178,6 +178,7 @@ def start_of(group: Group, r: Replay) -> Start:
         pool=_reusable(trace, r),
         absent=dict(r.absent),
         cached=_cached(group, r) if "cached" in dict(r.absent).values() else (),
+        fresh=trace.turns[r.keep].path if r.fresh == "next" else "",
         salt=f"replay/{r.repeat}",
     )
 

@@ -44,6 +44,7 @@ class Start:
     pool: tuple[Turn, ...] = ()  # reused where an agent sees the very same prompt again; that of its path first
     absent: Mapping[str, str] = field(default_factory=dict)  # agent, or path of one turn -> protocol of what stands in
     cached: tuple[Turn, ...] = ()  # what "cached" hands back: the first of its path, else the first of its agent
+    fresh: str = ""  # path of a turn that is sampled anew, even where a turn of the pool saw the same prompt
     salt: str = ""  # tells apart the random numbers of replays; "" in a first play
 
 
@@ -188,7 +189,7 @@ class Voice:
             return _substitute(ask, want.path, *stand_in, self.team.sampling)
         prompt, ids = self.engine.render(self.team.system, fill(self.team.prompts, ask))
         state = state_of(ids)
-        if not protocol and (turn := play.reusable(want.path, ask.role, state)):
+        if not protocol and want.path != play.start.fresh and (turn := play.reusable(want.path, ask.role, state)):
             return turn
         policy = Policy(ask.role) if protocol else self.team.policies[ask.role]
         seed = seed_of(self.seed, play.start.task.id, play.start.sample, want.path, play.start.salt)

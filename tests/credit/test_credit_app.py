@@ -12,6 +12,7 @@ import pytest
 from apps import policies
 from apps.credit import app, results, shapley
 from apps.inference import app as inference_app
+from apps.inference.driver import Start, perform
 from apps.records import Consult, Credit, MeritError, Outcome, Rate, Rated, Replay, Said
 from apps.reward import app as reward_app
 from apps.reward import exact_number
@@ -220,6 +221,21 @@ def test_a_fresh_turn_alone_is_sampled_anew(played):
     as_recorded = [o for o in came if o.text == group.graded[0].trace.turns[1].text]
     assert {o.sampled_turns for o in as_recorded} == {1}
     assert {o.score for o in as_recorded} == {group.graded[0].verdict.score}
+
+
+def test_an_agent_that_saw_the_same_prompt_before_speaks_anew_all_the_same(played):
+    """Its other turns in that state are no substitute for a fresh one; they stay as they were said."""
+    inputs, _ = played
+    options = {**OPTIONS, "topology": {"name": "tests.inference.games", "kind": "repeating"}}
+    group = app.read_groups(inputs, OPTIONS)[0]
+    speaking = inference_app.voice(inputs["policies"][0], options)
+    (trace,) = perform([Start(group.task, "0")], speaking)
+    group = replace(group, graded=(replace(group.graded[0], trace=trace),))
+    assert len({turn.state for turn in trace.turns}) == 1
+    wanted = [Replay(0, keep=1, fresh="next", repeat=r) for r in range(8)]
+    came = perform([app.start_of(group, r) for r in wanted], speaking)
+    assert not {again.turns[1].seed for again in came} & {turn.seed for turn in trace.turns}
+    assert all((again.turns[0], again.turns[2]) == (trace.turns[0], trace.turns[2]) for again in came)
 
 
 def test_cached_words_are_those_of_another_play_and_what_stood_in_is_recorded(played):
