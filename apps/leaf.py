@@ -85,7 +85,8 @@ def explain(error: ValidationError, where: str, known: list[str]) -> str:
         if fault["type"] == "extra_forbidden":
             lines.append(unknown(f"{where}: unknown key", place, known))
         else:
-            lines.append(f"{where}: {place} = {fault['input']!r}: {fault['msg']}")
+            told = f"{place} = {fault['input']!r}: " if place else ""  # without a place it is about all of them
+            lines.append(f"{where}: {told}{fault['msg'].removeprefix('Value error, ')}")
     return "\n".join(lines)
 
 

@@ -100,9 +100,7 @@ class Steps:
     def rollout(self, tasks: Node, team: Node, **what: Any) -> Shards:
         """A round's plays of training tasks."""
         config, rollout = self.config, self.config.rollout
-        plan: dict[str, Any] = {"name": rollout.plan}
-        plan |= {"samples": rollout.samples} if rollout.plan == "independent" else {"branching": self._branching()}
-        start = (self.plan.round - 1) * rollout.tasks
+        plan, start = self._plays(rollout.plan), (self.plan.round - 1) * rollout.tasks
         return self.play(
             tasks, team, f"train/{self.plan.round}", start, rollout.tasks, rollout.shards, plan, config.sampling
         )
@@ -227,11 +225,8 @@ class Steps:
         )
 
     def show(self, tasks: Node, team: Node) -> list[Node]:
-        """Credit on a few test tasks, for the report: [rollout, grade, assign]."""
-        count, plan = (
-            self.config.evaluation.shown_tasks,
-            {"name": "independent", "samples": self.config.rollout.samples},
-        )
+        """Credit on a few test tasks, for the report: [rollout, grade, assign]. A tree only for a method that wants one."""
+        count, plan = self.config.evaluation.shown_tasks, self._plays("tree" if self._wants_tree else "independent")
         played = self.play(tasks, team, "show", 0, count, 1, plan, self.config.sampling)
         judged = self.grade(tasks, played)
         return [*played, *judged, *self.assign(tasks, played, judged, self.replay(tasks, team, played, judged))]
@@ -277,6 +272,15 @@ class Steps:
             "seed": f"{config.seed}/{what}",
         }
 
+    def _plays(self, plan: str) -> dict[str, Any]:
+        """How each task is played where credit is worked out."""
+        how = {"branching": self._branching()} if plan == "tree" else {"samples": self.config.rollout.samples}
+        return {"name": plan, **how}
+
+    @property
+    def _wants_tree(self) -> bool:
+        return getattr(leaf.find("credit", self.config.credit["name"]), "TREE", False)
+
     def _branching(self) -> dict[str, int]:
         """Branches by role, by default those of its duty; a tree without any has nothing to compare."""
         usual = {role: BRANCHES[duty] for role, duty in self.topology.DUTIES.items()}
@@ -296,16 +300,25 @@ class Steps:
 
     @cached_property
     def _asking(self) -> dict[str, Any]:
-        """The credit section with digests of the models that it asks, once it is clear that they can be asked."""
+        """The credit section with digests of the models that it asks, once it is clear that all of it can be had."""
         credit = self.config.credit
+        if self._wants_tree and self.config.rollout.plan != "tree":
+            raise MeritError(
+                f"credit.name={credit['name']} reads a tree of plays, and rollout.plan={self.config.rollout.plan}; set "
+                "rollout.plan=tree, or take a method that replays (credit.name=counterfactual)"
+            )
+        for option in ("protocols", "unions"):
+            for role in credit.get(option, {}):
+                if role not in self.agents:
+                    raise MeritError(leaf.unknown(f"credit.{option}: role", role, self.agents))
         maker = getattr(leaf.find("credit", credit["name"]), "TRAINED_BY", "")
         if maker and not credit.get("adapter"):
             raise MeritError(
                 f"credit.name={credit['name']} wants credit.adapter, the folder of a trained reward model; make one with "
                 f"`python workflows/run.py {maker}`, then give credit.adapter=runs/{maker}/adapter"
             )
-        keyed = model.keyed(credit)
-        if credit.get("adapter") and not (Path(credit["adapter"]).expanduser() / policy.ADAPTER).is_file():
+        given = Path(credit.get("adapter") or ".").expanduser()
+        if credit.get("adapter") and given.exists() and not (given / policy.ADAPTER).is_file():
             raise MeritError(
                 f"credit.adapter={credit['adapter']}: no adapter in PEFT format (there is no {policy.ADAPTER} in it); "
                 "give the folder of one, such as runs/NAME/adapters/critic"
@@ -314,7 +327,7 @@ class Steps:
             raise MeritError(
                 "credit.adapter sits on a base model, and scripted agents have none; give credit.model too"
             )
-        return keyed
+        return model.keyed(credit)
 
 
 def _text(role: str, template: str) -> str:

@@ -23,6 +23,8 @@ from apps.credit import groups
 from apps.credit.prefixes import Place, place
 from apps.records import Credit, Graded, Group, MeritError, Outcome, Replay
 
+TREE = True  # what it is given has to be a tree: a run plays one wherever it works out credit
+
 
 class Options(records.Options):
     """Where good turns part from bad ones."""

@@ -70,6 +70,38 @@ def test_a_used_leaf_that_is_not_there_is_answered_with_the_nearest(keys, tmp_pa
         keys(told=told)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["credit.name=malt", "rollout.plan=independent"], r"reads a tree of plays.*set rollout.plan=tree"),
+        (["credit.name=shapley", "credit.protocols={solvr: base}"], r"credit.protocols: role: .*did you mean 'solver'"),
+        (["credit.name=owen", "credit.unions={critik: a}"], r"credit.unions: role: .*did you mean 'critic'"),
+        (["credit.name=process_reward", f"credit.adapter={Path(__file__).parent}"], "no adapter in PEFT format"),
+        (["credit.name=judge", "credit.temperature=0"], "^credit.judge: at temperature 0 a judge repeats itself"),
+    ],
+)
+def test_credit_that_cannot_be_had_is_told_before_anything_is_played(words, said):
+    with pytest.raises(MeritError, match=said):
+        planned(*words)
+
+
+def planned(*words: str) -> Plan:
+    plan = Plan()
+    post_train.dag(config.load(config.PostTrain, None, ("engine.name=scripted", "rounds=1", *words)), plan)
+    return plan
+
+
+def test_a_method_that_wants_a_tree_is_given_one_wherever_credit_is_worked_out():
+    for name, plans in (("malt", {"tree"}), ("uniform", {"tree", "independent"})):
+        nodes = planned(f"credit.name={name}", "rollout.plan=tree").nodes
+        credited = [key for node in nodes.values() if node.stage.name == "assign" for key in inputs_of(node, "rollout")]
+        assert {nodes[key].options["plan"]["name"] for key in credited} == plans
+
+
+def inputs_of(node, name: str) -> list[str]:
+    return [one.key for one in node.inputs[name]]
+
+
 def test_no_path_has_no_digest_and_a_wrong_one_is_told_with_the_nearest(tmp_path, monkeypatch):
     assert model.fingerprint("") == ""
     (tmp_path / "rows.jsonl").write_text("{}")
