@@ -34,6 +34,7 @@ Left out: alternatives for an error that was mended, and the base model's words 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from pydantic import Field
@@ -43,6 +44,8 @@ from apps.credit.coalitions import Asking, Game
 from apps.credit.prefixes import Loss, Scores
 from apps.credit.turns import ROUNDING
 from apps.records import Credit, Graded, Group, MeritError, Replay
+
+ALONE = "the only play of its task, so there is no mean to compare it with: its values sum to 0 (see rollout.samples)"
 
 
 class Options(coalitions.Replayed):
@@ -75,12 +78,13 @@ def assign(group: Group, options: Options) -> Asking:
     blamed = yield from prefixes.blame(group, measured, options.repeats, options.least)
     shares = yield from shapley_shares(group, agents, options)
     tried = yield from alternatives(group, blamed, options)
-    return [
+    found = [
         success(graded, mean, shares[i], measured.get(i), agents, options)
         if i in shares
         else failure(graded, mean, measured[i], blamed[i], agents, options, tried.get(i, ()))
         for i, graded in enumerate(group.graded)
     ]
+    return found if len(found) > 1 else [replace(credit, notes=(*credit.notes, ALONE)) for credit in found]
 
 
 def failure(

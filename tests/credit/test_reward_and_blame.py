@@ -196,7 +196,7 @@ def test_the_record_holds_alternatives_to_the_culprit():
     (credit,), asked = run(group(graded(TEAM, 0.0)), score)
     again = [r for r in asked if r.fresh == "next"]
     assert [(r.trace, r.keep, r.repeat, r.absent) for r in again] == [(0, 0, r, ()) for r in range(4)]
-    assert credit.notes[-1] == "asked again, solver.0 came out right in 3 of 4 replays"
+    assert credit.notes[-2] == "asked again, solver.0 came out right in 3 of 4 replays"
     _, asked = run(group(graded(TEAM, 0.0)), score, alternatives=0)
     assert not [r for r in asked if r.fresh == "next"]
 
@@ -210,6 +210,14 @@ def test_outside_the_share_all_messages_share_the_sum():
 def test_scores_out_of_bounds_are_refused():
     with pytest.raises(MeritError, match="score 2;.*0..1"):
         run(group(graded(TEAM, 2.0)), no_replays)
+
+
+@pytest.mark.parametrize("score", [0.0, 1.0])
+def test_a_group_of_one_is_told_that_it_has_no_mean(score):
+    (alone,), _ = run(group(graded(TEAM, score)), lambda r: 0.0)
+    assert sum(alone.values) == pytest.approx(0) and "no mean to compare it with" in alone.notes[-1]
+    beside, _ = run(group(graded(TEAM, score), graded(TEAM, 0.5, sample=1)), lambda r: 0.0)
+    assert not any("no mean" in note for credit in beside for note in credit.notes)
 
 
 def test_a_trace_without_turns_tells_what_it_could_not_give():
