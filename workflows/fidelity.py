@@ -72,6 +72,10 @@ def dag(config: Config, plan: Plan) -> dict[str, Node]:
     """Adds the chosen parts, and the page over them."""
     for name, section in config.methods.items():
         check_leaf(f"methods.{name}", "credit", section)
+        if getattr(leaf.find("credit", section["name"]), "TREE", False):
+            raise MeritError(
+                f"methods.{name}: {section['name']} reads a tree of plays, and here teams play independently; leave it out"
+            )
     found: dict[str, list[Node]] = {}
     if "games" in config.parts:
         found["contest"] = [plan.add(stages.CONTEST, games=_games(config))]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -20,13 +20,16 @@ from apps.fidelity.known_games import Game
 
 SCHEMES = ("plain", "antithetic", "stratified")
 EXACT = 1e-9  # an error below it is rounding
+UNIT = 12 * 13  # evaluations of a stratified unit of the largest game: an estimate takes at least one
 TARGET = 0.5  # of plain sampling's evaluations, in the median
 
 
 class Options(records.Options):
     """How much is measured."""
 
-    budgets: tuple[int, ...] = Field((240, 480, 960), description="evaluations that an estimate may take", min_length=2)
+    budgets: tuple[Annotated[int, Field(ge=UNIT)], ...] = Field(
+        (240, 480, 960), description="evaluations that an estimate may take", min_length=2
+    )
     seeds: int = Field(32, ge=4, description="estimates of each kind, each with other orders and draws")
     teams: int = Field(12, ge=1, description="noisy team games, of 3 to 8 players")
     couplings: tuple[float, ...] = Field(

@@ -86,6 +86,8 @@ def _told(error: ValidationError, where: str, kind: type, cases: Any = ()) -> st
     lines = []
     for fault in error.errors():
         path = list(fault["loc"])
+        if path == ["cases"] and cases:  # none is left once those with faults are out, and those are told
+            continue
         place = f"{where}: {_place(path, cases)}".rstrip(": ")
         if fault["type"] == "extra_forbidden":
             lines.append(

@@ -62,6 +62,8 @@ def test_the_code_of_a_method_is_part_of_the_key(small, tmp_path):
         (["methods.shapley={name: shapley, repeat: 3}"], "did you mean 'repeats'"),
         (["faults=nowhere.yaml"], "no such file"),
         (["games.budget=3"], "did you mean 'budgets'"),
+        (["games.budgets=[60, 240]"], "games: budgets.0 = 60: .*equal to 156"),
+        (["methods.tree={name: malt}"], "methods.tree: malt reads a tree of plays.*leave it out"),
         (["parts=[gamse]"], "parts"),
         (["adapters=nowhere"], "adapters=nowhere"),
     ],
