@@ -42,7 +42,7 @@ def write(run: Path, out: Path, kind: str, rule: datasets.Rule, agent: str = "",
     """The rows of one kind as `out`/AGENT.jsonl with a card; gives how many rows each agent has."""
     if kind not in datasets.KINDS:
         raise MeritError(leaf.unknown("--kind", kind, list(datasets.KINDS)))
-    shards = inspect_run.shards(run, when)
+    shards, out = inspect_run.shards(run, when), out.resolve()
     aside = out.with_name(out.name + ".part")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -114,9 +114,9 @@ def _put(aside: Path, out: Path) -> None:
     """Renames the folder; what is there already has to be the very same."""
     if not out.exists():
         aside.rename(out)
-    elif _contents(aside) != _contents(out):
+    elif _files(aside) != _files(out) or any((aside / f).read_bytes() != (out / f).read_bytes() for f in _files(aside)):
         raise MeritError(f"--out {out}: something else is there already; name another folder, or remove it first")
 
 
-def _contents(folder: Path) -> dict[str, bytes]:
-    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+def _files(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()

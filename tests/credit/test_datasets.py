@@ -220,6 +220,15 @@ def test_the_same_words_give_the_same_bytes_and_nothing_is_written_over(finished
     assert files == {f.name: f.read_bytes() for f in (finished / "twice").iterdir()}
 
 
+def test_a_folder_that_is_in_use_is_refused_whatever_it_is_called(finished):
+    (finished / "mine").mkdir(exist_ok=True)
+    (finished / "mine" / "notes.txt").write_text("mine")
+    for out in (".", "mine", "mine/../mine"):
+        refused = run(finished, "datasets", "small", "--out", out)
+        assert refused.returncode == 2 and "something else is there already" in refused.stderr, refused.stderr
+    assert [f.name for f in (finished / "mine").iterdir()] == ["notes.txt"]
+
+
 def test_one_agent_alone_and_tasks_that_were_never_trained_on(finished):
     assert set(made(finished, "one", "--kind", "rl", "--agent", "critic", "--when", "1")) == {"critic"}
     shown = made(finished, "after", "--kind", "rl", "--when", "after")
