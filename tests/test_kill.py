@@ -142,7 +142,7 @@ def killed_and_finished(checkout: Checkout, where: Path, moments: list[tuple[int
     kills, before = 0, {}
     for more, delay_s in moments:
         kills += kill_at(checkout, where, more, delay_s)
-        assert wait_for(lambda: not checkout.alive(), 20), "processes outlived their run"
+        assert wait_for(lambda: not checkout.alive(), 60), "processes outlived their run"
         assert whole(where)
         assert before.items() <= made(where).items(), "a finished task was done again"
         before = made(where)
