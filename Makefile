@@ -45,5 +45,5 @@ $(READY): pyproject.toml constraints.txt
 	@echo 'setting up $(VENV) (some minutes, once) …'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) "$$(grep '^torch==' constraints.txt)"
-	@$(PIP) -c constraints.txt -e '.[dev,tasks,mpi,deepspeed]'
+	@$(PIP) -c constraints.txt -e '.[dev,tasks,mpi]'
 	@touch $@
