@@ -16,25 +16,28 @@ import numpy as np
 from pydantic import Field
 
 from apps import records
-from apps.credit import groups, prefixes
+from apps.credit import coalitions, groups, prefixes
 from apps.records import Credit, Graded, Group, Outcome, Replay
 
 
 class Options(records.Options):
-    """How often a beginning is played on."""
+    """How often a beginning is played on, and what that may cost."""
 
     repeats: int = Field(8, ge=1, description="plays that go on from each beginning")
+    share: float = Field(1.0, ge=0, le=1, description="share of tasks replayed; the others get score - group mean")
+    rounds: int = Field(0, ge=0, description="replay only in the first so many rounds, 0 = in all; the DAG reads it")
 
 
 def asks(options: Options) -> bool:
-    return True
+    return options.share > 0
 
 
 def assign(group: Group, options: Options) -> Generator[list[Replay], list[Outcome], list[Credit]]:
     """What each turn gained, with its standard error; an agent's value is the sum over its turns."""
-    groups.scores(group)
+    scores, agents = groups.scores(group), groups.agents(group)
+    if not coalitions.chosen(group.task.id, options.share):
+        return coalitions.centred(group, scores, agents)
     measured = yield from prefixes.measure(group, options.repeats)
-    agents = groups.agents(group)
     return [credit(graded, measured[i], agents) for i, graded in enumerate(group.graded)]
 
 
