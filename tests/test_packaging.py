@@ -99,9 +99,7 @@ def test_every_target_sets_up_what_it_needs(tmp_path, target):
     for name in ("pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
     planned = subprocess.run(["make", "-n", target], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    places = [
-        planned.index(word) for word in ("-m venv", "grep '^torch=='", "-e '.[dev,tasks,mpi]'", "touch")
-    ]
+    places = [planned.index(word) for word in ("-m venv", "grep '^torch=='", "-e '.[dev,tasks,mpi]'", "touch")]
     assert places == sorted(places)
     assert planned.rstrip().count("\n") > planned[: places[-1]].count("\n")  # and then the work
 
