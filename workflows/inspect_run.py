@@ -67,6 +67,8 @@ def shards(folder: Path, when: str) -> list[Shard]:
     """What was played and given credit before, after, in a round's training, or in that of all rounds."""
     root, index = _store(folder), json.loads((folder / "artifacts.json").read_text())
     stages = {entry["key"]: entry["stage"] for entry in index}
+    if "assign" not in stages.values():
+        raise MeritError(f"{folder}: credit was given to no play of this run; name one of post_train")
     found = []
     for entry in _assigned(index, when):
         keys = {**entry["inputs"], "assign": [entry["key"]]}

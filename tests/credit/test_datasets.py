@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -227,6 +228,16 @@ def test_a_folder_that_is_in_use_is_refused_whatever_it_is_called(finished):
         refused = run(finished, "datasets", "small", "--out", out)
         assert refused.returncode == 2 and "something else is there already" in refused.stderr, refused.stderr
     assert [f.name for f in (finished / "mine").iterdir()] == ["notes.txt"]
+
+
+def test_a_run_without_credit_is_told(finished):
+    (finished / "runs" / "games").mkdir()
+    (finished / "runs" / "games" / "artifacts.json").write_text("[]")
+    for name in ("config.yaml", "environment.json"):
+        shutil.copy(finished / "runs" / "small" / name, finished / "runs" / "games" / name)
+    with pytest.raises(MeritError, match="no play of this run; name one of post_train"):
+        inspect_run.shards(finished / "runs" / "games", "all")
+    shutil.rmtree(finished / "runs" / "games")
 
 
 def test_one_agent_alone_and_tasks_that_were_never_trained_on(finished):
