@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from apps import leaf, records
 from apps.records import MeritError, Sampling
-from apps.training.trainer import Options as Training
+from apps.training.options import Options as Training
 
 Section = dict[str, Any]  # {"name": a leaf, …its options}
 

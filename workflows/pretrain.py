@@ -12,7 +12,7 @@ from pydantic import Field
 
 from apps import records, stages
 from apps.topologies import solve_critique_revise
-from apps.training.trainer import Options as Training
+from apps.training.options import Options as Training
 from workflows.config import Run
 from workflows.plan import Node, Plan
 

@@ -14,7 +14,7 @@ from apps.inference.driver import seed_of
 from apps.records import MeritError, Sampling
 from apps.reward_model.app import AGENT
 from apps.reward_model.labels import Options as Labels
-from apps.training.trainer import Options as Training
+from apps.training.options import Options as Training
 from workflows.config import PostTrain, Run, Section, TeamSettings
 from workflows.plan import Node, Plan
 from workflows.steps import Shards, Steps

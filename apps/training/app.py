@@ -16,7 +16,7 @@ from apps.platform import mpi
 from apps.reward import verdicts
 from apps.training import build, fit
 from apps.training.main import FACTS
-from apps.training.trainer import Options
+from apps.training.options import Options
 
 
 def batch(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:

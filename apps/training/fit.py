@@ -18,9 +18,10 @@ import numpy as np
 from apps import leaf
 from apps.platform.mpi import World
 from apps.training import canary, policy
+from apps.training.options import Options
 from apps.training.rows import Rows
 from apps.training.steps import micro_batches, pad
-from apps.training.trainer import Options, Trainer
+from apps.training.trainer import Trainer
 
 STATE = "optimiser.safetensors"
 DRIFT_ROWS = 64  # on which the KL to the base model is measured after training

@@ -21,7 +21,7 @@ import yaml
 
 from apps.platform import devices, mpi
 from apps.records import MeritError
-from apps.training.trainer import Options
+from apps.training.options import Options
 
 FACTS = "facts.json"
 

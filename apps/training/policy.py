@@ -18,7 +18,7 @@ from apps.records import MeritError
 if TYPE_CHECKING:
     from torch import nn
 
-    from apps.training.trainer import Lora, Options
+    from apps.training.options import Lora, Options
 
 ADAPTER = "adapter_model.safetensors"
 MODEL = "model.safetensors"

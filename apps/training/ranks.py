@@ -17,7 +17,7 @@ from apps.platform.mpi import World
 if TYPE_CHECKING:
     from torch import Tensor, nn, optim
 
-    from apps.training.trainer import Options
+    from apps.training.options import Options
 
 Moments = dict[str, dict[str, "Tensor"]]  # parameter -> AdamW's exp_avg, exp_avg_sq and step
 BUCKET = 1 << 24  # numbers in one message: 64 MB of float32

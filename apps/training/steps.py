@@ -15,7 +15,7 @@ import numpy as np
 from apps.training.rows import Rows
 
 if TYPE_CHECKING:
-    from apps.training.trainer import Options
+    from apps.training.options import Options
 
 
 def plan_steps(rows: Rows, options: Options, seed: int) -> list[np.ndarray]:

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field, ValidationInfo, field_validator
 
-from apps import records
 from apps.platform.mpi import World
 from apps.records import MeritError
 from apps.training.batch import Batch
 from apps.training.mismatch import mismatched
+from apps.training.options import Options
 from apps.training.ranks import Alone, Ddp
 from apps.training.rows import Rows
 from apps.training.steps import counts_of, micro_batches, pad, plan_steps, scale_at, share
@@ -26,55 +25,6 @@ from apps.training.steps import counts_of, micro_batches, pad, plan_steps, scale
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-
-
-Beta = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Lora(records.Options):
-    """Low-rank adapters (arXiv 2106.09685): W = W0 + (alpha / r) B A."""
-
-    r: int = Field(16, ge=1, description="rank")
-    alpha: float = Field(32, gt=0, description="the update is scaled by alpha / r")
-    targets: tuple[str, ...] = Field((), description="names of the layers; empty = all linear layers but the head")
-
-
-class Options(records.Options):
-    """How a policy is trained. The rate is for LoRA, about ten times that of full fine-tuning."""
-
-    lora: Lora | None = Field(Lora(), description="null trains all weights")
-    lr: float = Field(1e-3, gt=0, description="peak learning rate")
-    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="after the warm-up")
-    warmup: int = Field(0, ge=0, description="steps over which the rate rises from 0")
-    floor: float = Field(0.0, ge=0, le=1, description="share of the peak rate that a falling schedule ends at")
-    betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="AdamW's moments, each in [0, 1)")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled decay")
-    clip: float = Field(1.0, gt=0, description="largest norm of a step's gradient")
-    epochs: int = Field(1, ge=1, description="passes over the rows")
-    step_rows: int = Field(64, ge=1, description="rows of one optimiser step")
-    micro_tokens: int = Field(4096, ge=1, description="tokens, padding included, of one micro-batch")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the forward pass; weights stay in float32")
-    attention: Literal["eager", "sdpa"] = Field("eager", description="eager is faster on a CPU at short lengths")
-    parallel: Literal["single", "ddp", "zero1", "zero2", "zero3"] = Field(
-        "single",
-        description="what ranks divide: nothing to divide, rows, or with DeepSpeed optimiser, gradients, weights too",
-    )
-    offload: bool = Field(False, description="ZeRO keeps what it divides in the main memory")
-    ranks: int = Field(1, ge=1, description="processes, a device each, that train one policy together")
-
-    @field_validator("offload")
-    @classmethod
-    def _only_zero_offloads(cls, offload: bool, info: ValidationInfo) -> bool:
-        if offload and not info.data.get("parallel", "zero").startswith("zero"):
-            raise ValueError("only training.parallel=zero1, zero2 or zero3 can off-load")
-        return offload
-
-    @field_validator("ranks")
-    @classmethod
-    def _one_alone(cls, ranks: int, info: ValidationInfo) -> int:
-        if ranks > 1 and info.data.get("parallel") == "single":
-            raise ValueError("several ranks need training.parallel=ddp, zero1, zero2 or zero3")
-        return ranks
 
 
 Loss = Callable[[Batch], "tuple[Tensor, dict[str, float]]"]

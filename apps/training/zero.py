@@ -20,7 +20,7 @@ from apps.training.ranks import Alone, Moments, add_figures
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from apps.training.trainer import Options
+    from apps.training.options import Options
 
 KEYS = ("exp_avg", "exp_avg_sq")
 INSTALL = "pip install -c constraints.txt -e '.[deepspeed]'"

@@ -17,8 +17,9 @@ from apps.records import MeritError, Policy
 from apps.tasks import app as tasks_app
 from apps.training import canary, policy
 from apps.training.fit import score
+from apps.training.options import Options
 from apps.training.rows import Rows
-from apps.training.trainer import Options, Trainer
+from apps.training.trainer import Trainer
 from tests import models
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from apps.records import MeritError
 from apps.training import policy
-from apps.training.trainer import Lora, Options
+from apps.training.options import Lora, Options
 from workflows import model
 
 LAYERS = ["model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj", "lm_head"]

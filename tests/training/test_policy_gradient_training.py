@@ -7,8 +7,9 @@ import pytest
 
 from apps import leaf
 from apps.training import fit, policy
+from apps.training.options import Lora, Options
 from apps.training.rows import Rows
-from apps.training.trainer import Lora, Options, Trainer
+from apps.training.trainer import Trainer
 from tests.models import ids, random_ids
 
 NAMES = ["reinforce", "ppo", "grpo", "dr_grpo", "dapo", "gspo", "cispo"]

@@ -14,8 +14,9 @@ from apps.training import policy
 from apps.training.build import candidates, rows_of
 from apps.training.mismatch import mismatched
 from apps.training.objectives import kto, orpo, rrhf
+from apps.training.options import Lora, Options
 from apps.training.rows import Rows
-from apps.training.trainer import Lora, Options, Trainer, micro_batches, plan_steps
+from apps.training.trainer import Trainer, micro_batches, plan_steps
 from tests.models import make_adapter, random_ids
 from tests.training.test_build import by_value, said, trace, turn, values
 

@@ -25,10 +25,11 @@ from apps.platform import processes
 from apps.records import MeritError
 from apps.training import app, canary, fit, policy
 from apps.training.objectives import grpo
+from apps.training.options import Lora, Options
 from apps.training.ranks import Alone, buckets
 from apps.training.rows import Rows
 from apps.training.steps import counts_of, deal, micro_batches, share, wholes
-from apps.training.trainer import Lora, Options, Trainer
+from apps.training.trainer import Trainer
 from apps.training.zero import settings as deepspeed_settings
 from tests import models
 

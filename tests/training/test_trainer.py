@@ -12,9 +12,10 @@ import torch
 from apps.records import MeritError
 from apps.training import policy
 from apps.training.objectives import dpo, grpo, sft
+from apps.training.options import Lora, Options
 from apps.training.rows import Rows
 from apps.training.steps import micro_batches, plan_steps, scale_at
-from apps.training.trainer import Lora, Options, Trainer
+from apps.training.trainer import Trainer
 from tests.models import make_adapter, random_ids
 
 LORA = Lora(r=4, alpha=8)
