@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -33,7 +34,10 @@ def run(folder: Path, *words: str, given: Sequence[str] = (), **environment: str
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """The command in a process group of its own, so that it can be sent what a terminal's Ctrl-C sends."""
+    """The command in a process group of its own, so that it can be sent what a terminal's Ctrl-C sends.
+
+    It hears that even where the tests themselves run in the background, where a shell lets nobody hear it.
+    """
     return subprocess.Popen(
         [*COMMAND, *words],
         cwd=folder,
@@ -42,4 +46,5 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
