@@ -9,6 +9,7 @@ import difflib
 import importlib
 import importlib.util
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,7 @@ from apps.records import MeritError, Options
 
 HERE = Path(__file__).parent
 NOT_LEAVES = {"__init__", "app"}
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")  # of a model and of a dataclass, as pydantic calls it
 OFFERS = {  # a folder -> what each of its leaves offers besides Options
     "tasks": ("load", "VERIFIER"),
     "topologies": ("play", "ROLES", "DUTIES"),
@@ -64,7 +66,13 @@ def unknown(what: str, given: str, known: list[str]) -> str:
     """The message for a name that is none of `known`."""
     near = difflib.get_close_matches(given, known, 1, 0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{what}: there is no {given!r}{hint} (known: {', '.join(known)})"
+    return f"{what}: there is no {given!r}{hint} (known: {', '.join(known) or 'none'})"
+
+
+def no_file(what: str, path: Path) -> str:
+    """The message for a Python file that is not there."""
+    near = difflib.get_close_matches(str(path), map(str, sorted(path.parent.glob("*.py"))), 1)
+    return f"{what}: no file {str(path)!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 def options(folder: str, section: dict[str, Any]) -> Options:
@@ -74,20 +82,35 @@ def options(folder: str, section: dict[str, Any]) -> Options:
     try:
         return module.Options(**given)
     except ValidationError as error:
-        raise MeritError(explain(error, f"{folder}.{section['name']}", list(module.Options.model_fields))) from error
+        raise MeritError(explain(error, f"{folder}.{section['name']}", module.Options)) from error
 
 
-def explain(error: ValidationError, where: str, known: list[str]) -> str:
-    """A pydantic error as one line for each fault: where, what was given, what was expected."""
+def explain(error: ValidationError, where: str, kind: type[Options]) -> str:
+    """A pydantic error of `kind` as one line for each fault: where, what was given, what was expected."""
     lines = []
     for fault in error.errors():
-        place = ".".join(str(part) for part in fault["loc"])
-        if fault["type"] == "extra_forbidden":
-            lines.append(unknown(f"{where}: unknown key", place, known))
+        path = [str(part) for part in fault["loc"]]
+        place = ".".join(path)
+        if fault["type"] in UNKNOWN:
+            lines.append(
+                unknown(f"{'.'.join([where, *path[:-1]])}: unknown key", path[-1], known_keys(kind, path[:-1]))
+            )
         else:
             told = f"{place} = {fault['input']!r}: " if place else ""  # without a place it is about all of them
             lines.append(f"{where}: {told}{fault['msg'].removeprefix('Value error, ')}")
     return "\n".join(lines)
+
+
+def known_keys(kind: Any, path: Sequence[str]) -> list[str]:
+    """The keys of the section that lies at `path` in settings of this kind."""
+    for part in path:
+        kind = (
+            kind.model_fields[part].annotation if hasattr(kind, "model_fields") and part in kind.model_fields else None
+        )
+        kind = next((a for a in getattr(kind, "__args__", ()) if hasattr(a, "model_fields")), kind)
+    if hasattr(kind, "model_fields"):
+        return list(kind.model_fields)
+    return list(getattr(kind, "__dataclass_fields__", {}))
 
 
 def summary(folder: str, name: str) -> str:
@@ -97,12 +120,16 @@ def summary(folder: str, name: str) -> str:
 
 def _from_file(folder: str, path: Path) -> ModuleType:
     if not path.is_file():
-        raise MeritError(f"{folder}: no file {str(path)!r}")
+        raise MeritError(no_file(folder, path))
     name = "merit_leaf_" + path.resolve().as_posix().replace("/", "_").removesuffix(".py")
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (SyntaxError, ImportError) as error:
+        del sys.modules[name]
+        raise MeritError(f"{folder}: {path} cannot be imported: {error}") from error
     return module

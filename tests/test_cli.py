@@ -225,6 +225,10 @@ def test_a_run_that_was_moved_with_its_store_is_found_from_there(finished, tmp_p
         (["--config", "none.yaml"], r"there is no file 'none.yaml'"),
         (["--site", "locla"], r"site: there is no 'locla'; did you mean 'local'\?"),
         (["--site", "my/site"], r"site: no file 'my/site/config.py'"),
+        (["tasks.name=jsonl", "tasks.fields.anwser=x"], r"tasks.jsonl.fields: .*'anwser'; did you mean 'answer'\?"),
+        (["topology.name=flatt.py"], r"topologies: no file 'flatt.py'; did you mean 'flat.py'\?"),
+        (["credit.name=unfinished.py"], r"credit: unfinished.py cannot be imported: .*\(unfinished.py, line 1\)"),
+        (["credit.name=needy.py"], r"credit: needy.py cannot be imported: No module named 'no_such_library'"),
         (["post_trian"], r"workflow: there is no 'post_trian'; did you mean 'post_train'\?"),
         (
             ["engine.name=transformers", "model=nowhere"],
@@ -264,8 +268,11 @@ def test_a_run_that_was_moved_with_its_store_is_found_from_there(finished, tmp_p
 def test_wrong_input_is_told_before_anything_is_written(tmp_path, words, message):
     (tmp_path / "flat.py").write_text(FLAT)
     (tmp_path / "tooled.py").write_text(FLAT + 'USES = (("tools", "calculatr"),)\n')
+    (tmp_path / "unfinished.py").write_text("def assign(:\n")
+    (tmp_path / "needy.py").write_text("import no_such_library\n")
+    written = {"flat.py", "tooled.py", "unfinished.py", "needy.py"}
     complains(run(tmp_path, *([] if words[0] == "post_trian" else SMALL), *words), message)
-    assert set(os.listdir(tmp_path)) - {"__pycache__"} == {"flat.py", "tooled.py"}
+    assert set(os.listdir(tmp_path)) - {"__pycache__"} == written
 
 
 @pytest.mark.parametrize(
@@ -344,6 +351,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_once_there_is_room(tiny_disk, t
 def test_a_full_disk_under_the_runs_folder_is_told_too(tiny_disk, tmp_path):
     (tiny_disk / "ballast").write_bytes(b"x" * 280_000)
     complains(run(tmp_path, *SMALL, f"runs={tiny_disk}/runs"), r"No space left|disk is full", status=1)
+    assert not list(tiny_disk.rglob("*.part"))  # nothing half-written
 
 
 # how it is stopped
@@ -376,9 +384,9 @@ def test_a_run_that_is_stopped_says_how_to_go_on_and_goes_on(tmp_path, signal_, 
     told, _ = driver.communicate(timeout=300)
     assert driver.returncode == status, told
     assert "Traceback" not in told and not alive(driver.pid)
-    if signal_ == signal.SIGINT:
-        assert re.search(r"Stopped\. What is finished is kept; go on with:\n  python .*run.py .*rounds=1", told)
-    assert summary(tmp_path)["state"] == "stopped"
+    assert re.search(r"Stopped\. What is finished is kept; go on with:\n  python .*run.py .*rounds=1", told)
+    assert " failed (" not in told  # tasks that were ended with it are no faults
+    assert summary(tmp_path) == {"state": "stopped"}
     assert not (tmp_path / "store" / "tmp").exists() or not any((tmp_path / "store" / "tmp").iterdir())
     made = artifacts(tmp_path)
     assert counts(run(tmp_path, *LONG, "--dry-run").stdout)["all"][1] == len(made)

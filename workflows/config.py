@@ -196,23 +196,12 @@ def explain(kind: type[Run], error: ValidationError, source: str) -> str:
     for fault in error.errors():
         path = [str(part) for part in fault["loc"]]
         where = f" (in {source} or on the command line)" if source else ""
-        if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            known = known_keys(kind, path[:-1])
+        if fault["type"] in leaf.UNKNOWN:
+            known = leaf.known_keys(kind, path[:-1])
             lines.append(leaf.unknown(".".join(path[:-1]) or "configuration", path[-1], known) + where)
         else:
             lines.append(f"{'.'.join(path)} = {fault['input']!r}: {fault['msg']}{where}")
     return "\n".join(lines)
-
-
-def known_keys(kind: Any, path: Sequence[str]) -> list[str]:
-    for part in path:
-        kind = (
-            kind.model_fields[part].annotation if hasattr(kind, "model_fields") and part in kind.model_fields else None
-        )
-        kind = next((a for a in getattr(kind, "__args__", ()) if hasattr(a, "model_fields")), kind)
-    if hasattr(kind, "model_fields"):
-        return list(kind.model_fields)
-    return list(getattr(kind, "__dataclass_fields__", {}))
 
 
 def dump(config: Run) -> str:

@@ -100,7 +100,7 @@ def _games(config: Config) -> dict[str, Any]:
     try:
         return contest.Options(**config.games).model_dump(mode="json")
     except ValidationError as error:
-        raise MeritError(leaf.explain(error, "games", list(contest.Options.model_fields))) from error
+        raise MeritError(leaf.explain(error, "games", contest.Options)) from error
 
 
 def _planted(config: Config, plan: Plan, methods: dict[str, Section], faulty_base: bool = False) -> list[Node]:

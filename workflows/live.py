@@ -58,9 +58,8 @@ def carry_out(
                     _await_all(plan)
                     found = {name: node.future.result() for name, node in results.items()}
         except BaseException as error:
-            _say_how_it_ended(
-                folder, "stopped" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "failed", error
-            )
+            stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
+            _say_how_it_ended(folder, "stopped" if stopped else "failed", None if stopped else error)
             raise
         finally:
             shutil.rmtree(folder / "parsl", ignore_errors=True)
@@ -183,8 +182,12 @@ def _point_at_latest(folder: Path) -> None:
 
 def _write(file: Path, text: str) -> None:
     aside = file.with_name(file.name + ".part")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, file)
+    try:
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, file)
+    except OSError:  # a full disk
+        aside.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

@@ -91,7 +91,7 @@ class StoreMemoizer(Memoizer):
                 return []
             del self._owners[key]
             waiting = self._joined.pop(key, [])
-        if not task["from_memo"]:
+        if not task["from_memo"] and not (self._stopped and event == "failed"):  # it was ended, that is no fault
             self._tell(stage, key, event)
         return waiting
 

@@ -108,9 +108,9 @@ def run(
     place = {"site": site, "site_options": site_option}
     try:
         live.carry_out(workflow, settings, plan, chosen, folder, place)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
         typer.echo(f"\nStopped. What is finished is kept; go on with:\n  {command}", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(stop.code if isinstance(stop, SystemExit) else 130) from None
     except MeritError as error:
         typer.echo(f"error: {error}\nWhat is finished is kept; once it is mended, go on with:\n  {command}", err=True)
         raise typer.Exit(1) from None
@@ -247,7 +247,7 @@ def _columns(rows: dict[str, str]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Exit status: 0 done, 1 the run failed, 2 wrong input, 130 interrupted."""
+    """Exit status: 0 done, 1 the run failed, 2 wrong input, 130 interrupted, 143 terminated."""
     if not arguments or arguments[0] not in COMMANDS:
         arguments = ["run", *arguments]
     try:

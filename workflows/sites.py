@@ -62,7 +62,7 @@ def load(name_or_path: str, **options: Any) -> Site:
         chosen = offered["Options"](**options)
     except ValidationError as error:
         where = f"site {name_or_path}"
-        raise MeritError(leaf.explain(error, where, list(offered["Options"].model_fields))) from error
+        raise MeritError(leaf.explain(error, where, offered["Options"])) from error
     return offered["site"](chosen)
 
 
@@ -98,6 +98,6 @@ def _file(name_or_path: str) -> Path:
     if path.suffix == ".py" or len(path.parts) > 1:
         file = path if path.suffix == ".py" else path / "config.py"
         if not file.is_file():
-            raise MeritError(f"site: no file {str(file)!r}")
+            raise MeritError(leaf.no_file("site", file))
         return file
     raise MeritError(leaf.unknown("site", name_or_path, names()))

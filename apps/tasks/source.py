@@ -84,7 +84,9 @@ def divide(given: dict[str, list[Task]], split: str, carve: bool, where: str) ->
         taken |= fresh.keys()
     if not fresh:
         remedy = "" if carve else "; tasks.carve=true cuts the missing ones by a digest of the question"
-        raise MeritError(f"{where} has no {split} tasks, only {', '.join(given) or 'no usable rows'}{remedy}")
+        raise MeritError(
+            f"{where} has no {split} tasks, {'only ' + ', '.join(given) if given else 'and no usable rows'}{remedy}"
+        )
     return list(reversed(fresh.values()))
 
 

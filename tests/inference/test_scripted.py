@@ -38,6 +38,11 @@ def test_a_role_errs_as_often_as_it_is_told(role, fields, option, err, rate):
     assert abs(share - rate) <= 4 * np.sqrt(rate * (1 - rate) / 2000)
 
 
+def test_an_answer_that_is_no_number_is_told():
+    with pytest.raises(MeritError, match=r"engine.name=scripted: .*'\(3 \+ 4\) \* 6' is none"):
+        scripted._wrong("(3 + 4) * 6", np.random.default_rng(0))
+
+
 def test_ids_are_the_bytes_of_the_text_closed_by_an_end_token():
     engine = scripted.load("", scripted.Options(), "cpu")
     prompt, ids = engine.render("Be brief.", "2 + 2 = ?")

@@ -167,6 +167,11 @@ def without_weights(folder):
     (folder / "model.safetensors").unlink()
 
 
+def with_half_of_its_weights(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+
+
 def without_config(folder):
     (folder / "config.json").unlink()
 
@@ -177,6 +182,7 @@ def without_config(folder):
         (without_template, "no chat template"),
         (with_pickled_weights, "cannot be read as a model"),
         (without_weights, "cannot be read as a model"),
+        (with_half_of_its_weights, "cannot be read as a model"),
         (without_config, "no Hugging Face model folder"),
     ],
 )

@@ -239,4 +239,7 @@ def _answer(text: str) -> str:
 
 
 def _wrong(answer: str, rng: np.random.Generator) -> str:
-    return str(int(float(answer)) + int(rng.integers(1, 10)))
+    try:
+        return str(int(float(answer)) + int(rng.integers(1, 10)))
+    except ValueError as error:
+        raise MeritError(f"engine.name=scripted: its agents err in numbers alone; {answer!r} is none") from error

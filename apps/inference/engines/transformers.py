@@ -176,6 +176,7 @@ class Transformers:
 def open_model(path: str, dtype: str, device: str):
     """The tokenizer and the model of a local folder, in eval mode. A fault of the folder is named, not traced."""
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = Path(path)
@@ -186,7 +187,7 @@ def open_model(path: str, dtype: str, device: str):
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True, attn_implementation="sdpa"
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise MeritError(f"model={path}: cannot be read as a model: {error}") from error
     if tokenizer.chat_template is None:
         raise MeritError(f"model={path}: its tokenizer has no chat template; Merit prompts through it")
