@@ -141,6 +141,10 @@ class Graded:
     verdict: Verdict  # of the team's answer
     turn_verdicts: tuple[Verdict | None, ...]  # of each turn's own text, where it carries an answer; else None
 
+    def before(self, turn: int) -> Verdict | None:
+        """The verdict of the answer that a turn found: the last one before it, if there was any."""
+        return next((verdict for verdict in reversed(self.turn_verdicts[:turn]) if verdict is not None), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Group:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from apps import leaf, stages
-from apps.inference import rehearsal
 from apps.inference.driver import seed_of
 from apps.records import MeritError, Sampling
 from apps.training import policy
-from workflows import model
+from workflows import model, resolve
 from workflows.config import PostTrain, Section
 from workflows.plan import Node, Plan
 
 Shards = list[Node]
-BRANCHES = {"solve": 3, "check": 4, "revise": 3, "report": 1}  # of a tree, by duty
 
 
 class Steps:
@@ -43,10 +40,7 @@ class Steps:
 
     @cached_property
     def topology(self) -> ModuleType:
-        found = leaf.find("topologies", self.config.topology["name"])
-        for used in getattr(found, "USES", ()):
-            leaf.find(*used)  # a typo in it is answered with the nearest name
-        return found
+        return resolve.topology(self.config)
 
     def _add(self, stage: stages.Stage, *inputs: Any, **options: Any) -> Node:
         node = self.plan.add(stage, *inputs, **options)
@@ -64,30 +58,11 @@ class Steps:
 
     @cached_property
     def verifier(self) -> dict[str, Any]:
-        """The verifier's section: the configured one, or the task family's own."""
-        if self.config.verifier["name"]:
-            return self.config.verifier
-        family = leaf.find("tasks", self.config.tasks["name"])
-        options = leaf.options("tasks", self.config.tasks)
-        return {"name": getattr(options, "verifier", "") or family.VERIFIER}
+        return resolve.verifier(self.config)
 
     @cached_property
     def prompts(self) -> dict[str, str]:
-        """Every role's template; a role without one is an error, and so is a prompt for no role."""
-        given = {role: _text(role, template) for role, template in self.config.team.prompts.items()}
-        for role in given:
-            if role not in self.agents:
-                raise MeritError(
-                    leaf.unknown(f"team.prompts: role of {self.config.topology['name']}", role, self.agents)
-                )
-        prompts = {**getattr(self.topology, "PROMPTS", {}), **given}
-        if missing := [role for role in self.agents if not prompts.get(role)]:
-            raise MeritError(
-                f"the role {missing[0]!r} has no prompt; set team.prompts.{missing[0]} to a template or @FILE"
-            )
-        options = {key: value for key, value in self.config.topology.items() if key != "name"}
-        rehearsal.check(self.config.topology["name"], options, prompts)
-        return {role: prompts[role] for role in self.agents}
+        return resolve.prompts(self.config, self.topology)
 
     def tasks(self, split: str) -> Node:
         data = model.fingerprint(self.config.tasks.get("path", ""), "tasks.path")
@@ -97,7 +72,7 @@ class Steps:
         """The team as it comes: every agent is the base model."""
         return self._add(stages.BASE, agents=self.agents)
 
-    def rollout(self, tasks: Node, team: Node, **what: Any) -> Shards:
+    def rollout(self, tasks: Node, team: Node) -> Shards:
         """A round's plays of training tasks."""
         config, rollout = self.config, self.config.rollout
         plan, start = self._plays(rollout.plan), (self.plan.round - 1) * rollout.tasks
@@ -226,8 +201,8 @@ class Steps:
 
     def show(self, tasks: Node, team: Node) -> list[Node]:
         """Credit on a few test tasks, for the report: [rollout, grade, assign]. A tree only for a method that wants one."""
-        count, plan = self.config.evaluation.shown_tasks, self._plays("tree" if self._wants_tree else "independent")
-        played = self.play(tasks, team, "show", 0, count, 1, plan, self.config.sampling)
+        plan = self._plays("tree" if resolve.wants_tree(self.config) else "independent")
+        played = self.play(tasks, team, "show", 0, self.config.evaluation.shown_tasks, 1, plan, self.config.sampling)
         judged = self.grade(tasks, played)
         return [*played, *judged, *self.assign(tasks, played, judged, self.replay(tasks, team, played, judged))]
 
@@ -274,67 +249,16 @@ class Steps:
 
     def _plays(self, plan: str) -> dict[str, Any]:
         """How each task is played where credit is worked out."""
-        how = {"branching": self._branching()} if plan == "tree" else {"samples": self.config.rollout.samples}
-        return {"name": plan, **how}
-
-    @property
-    def _wants_tree(self) -> bool:
-        return getattr(leaf.find("credit", self.config.credit["name"]), "TREE", False)
-
-    def _branching(self) -> dict[str, int]:
-        """Branches by role, by default those of its duty; a tree without any has nothing to compare."""
-        usual = {role: BRANCHES[duty] for role, duty in self.topology.DUTIES.items()}
-        branching = self.config.rollout.branching or usual
-        for role in branching:
-            if role not in self.agents:
-                raise MeritError(leaf.unknown("rollout.branching: role", role, self.agents))
-        if max(branching.values(), default=1) < 2:
-            raise MeritError(f"rollout.plan=tree wants rollout.branching, as in rollout.branching.{self.agents[0]}=3")
-        return branching
+        if plan == "tree":
+            return {"name": plan, "branching": resolve.branching(self.config, self.topology)}
+        return {"name": plan, "samples": self.config.rollout.samples}
 
     def _credit(self) -> dict[str, Any]:
         """The credit section; past the replay budget's rounds no task is replayed."""
-        credit = self._asking
+        credit = self._whole_credit
         spent = 0 < credit.get("rounds", 0) <= self.plan.round
         return {**credit, "share": 0.0} if spent else credit
 
     @cached_property
-    def _asking(self) -> dict[str, Any]:
-        """The credit section with digests of the models that it asks, once it is clear that all of it can be had."""
-        credit = self.config.credit
-        if self._wants_tree and self.config.rollout.plan != "tree":
-            raise MeritError(
-                f"credit.name={credit['name']} reads a tree of plays, and rollout.plan={self.config.rollout.plan}; set "
-                "rollout.plan=tree, or take a method that replays (credit.name=counterfactual)"
-            )
-        for option in ("protocols", "unions"):
-            for role in credit.get(option, {}):
-                if role not in self.agents:
-                    raise MeritError(leaf.unknown(f"credit.{option}: role", role, self.agents))
-        maker = getattr(leaf.find("credit", credit["name"]), "TRAINED_BY", "")
-        if maker and not credit.get("adapter"):
-            raise MeritError(
-                f"credit.name={credit['name']} wants credit.adapter, the folder of a trained reward model; make one with "
-                f"`python workflows/run.py {maker}`, then give credit.adapter=runs/{maker}/adapter"
-            )
-        given = Path(credit.get("adapter") or ".").expanduser()
-        if credit.get("adapter") and given.exists() and not (given / policy.ADAPTER).is_file():
-            raise MeritError(
-                f"credit.adapter={credit['adapter']}: no adapter in PEFT format (there is no {policy.ADAPTER} in it); "
-                "give the folder of one, such as runs/NAME/adapters/critic"
-            )
-        if credit.get("adapter") and not credit.get("model") and not self.trains:
-            raise MeritError(
-                "credit.adapter sits on a base model, and scripted agents have none; give credit.model too"
-            )
-        return model.keyed(credit)
-
-
-def _text(role: str, template: str) -> str:
-    """A template, or the contents of the file that `@FILE` names."""
-    if not template.startswith("@"):
-        return template
-    file = Path(template[1:])
-    if not file.is_file():
-        raise MeritError(f"team.prompts.{role}: there is no file {str(file)!r}")
-    return file.read_text(encoding="utf-8").rstrip("\n")
+    def _whole_credit(self) -> dict[str, Any]:
+        return resolve.credit(self.config, self.topology, self.trains)

@@ -30,7 +30,7 @@ CALIBRATION = "calibration.json"
 
 def replay(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
     """Finds out all that the method, or each of `methods`, asks; the groups of a shard together."""
-    started = time.perf_counter()
+    began = time.perf_counter()
     groups = read_groups(inputs, options)
     verifier, tuned = leaf.find("reward", options["verifier"]["name"]), leaf.options("reward", options["verifier"])
     speaking = inference_app.voice(inputs["policies"][0], options)
@@ -53,14 +53,14 @@ def replay(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str
             found[i][question] = reply
 
     for section in options.get("methods") or [options["credit"]]:
-        investigate([_running(section, group) for group in groups], found, partial(find_out, section))
+        investigate([started(section, group) for group in groups], found, partial(find_out, section))
     results.write_replays(out, {group.task.id: found[i] for i, group in enumerate(groups)})
     return {
         "replays": sum(isinstance(question, Replay) for findings in found for question in findings),
         "questions": sum(map(len, found)),
         "turns": speaking.turns,
         "tokens": speaking.tokens,
-        "seconds": time.perf_counter() - started,
+        "seconds": time.perf_counter() - began,
     }
 
 
@@ -79,13 +79,13 @@ def _asked_outside(
 
 def assign(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
     """Values for every trace of a shard of whole groups, and what they cost."""
-    started = time.perf_counter()
+    began = time.perf_counter()
     recorded = results.read_replays(inputs["replay"][0]) if "replay" in inputs else {}
     section = {**options["credit"], **_calibration(inputs)}
     credit: list[Credit] = []
     used: list[Finding] = []
     for group in read_groups(inputs, options):
-        credit += given(_running(section, group), recorded.get(group.task.id, {}), used)
+        credit += given(started(section, group), recorded.get(group.task.id, {}), used)
     if options.get("shuffle") is not None:
         credit = shuffled(credit, options["shuffle"])
     results.write(out, credit)
@@ -96,7 +96,7 @@ def assign(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str
         "questions": len(used),
         "replayed_tokens": sum(getattr(f, "sampled_tokens", 0) + getattr(f, "read_tokens", 0) for f in used),
         "residual": max(residuals, default=None),
-        "seconds": time.perf_counter() - started,
+        "seconds": time.perf_counter() - began,
     }
 
 
@@ -225,7 +225,7 @@ def _calibration(inputs: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     return json.loads((inputs["calibration"][0] / CALIBRATION).read_text()) if "calibration" in inputs else {}
 
 
-def _running(section: Mapping[str, Any], group: Group):
+def started(section: Mapping[str, Any], group: Group):
     """The method of a configuration's section, started on a group."""
     return leaf.find("credit", section["name"]).assign(group, leaf.options("credit", dict(section)))
 

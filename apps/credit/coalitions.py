@@ -32,8 +32,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from apps import records
-from apps.credit import groups, shares
+from apps.credit import budget, groups, shares
+from apps.credit.budget import Budget
 from apps.leaf import unknown
 from apps.records import Credit, Graded, Group, MeritError, Outcome, Replay
 
@@ -43,7 +43,7 @@ Protocol = Literal["bypass", "null", "base", "cached"]
 Asking = Generator[list[Replay], list[Outcome], Any]
 
 
-class Replayed(records.Options):
+class Replayed(Budget):
     """What every method that replays coalitions is told: which game is played and what it may cost."""
 
     players: Literal["spoke", "all"] = Field("spoke", description="agents that spoke in the trace, or the whole team")
@@ -53,8 +53,6 @@ class Replayed(records.Options):
         "fallback", description="who cannot be bypassed: the base model stands in, or they come first in every order"
     )
     repeats: int = Field(4, ge=1, description="replays of each coalition; 1 gives no intervals")
-    share: float = Field(1.0, ge=0, le=1, description="share of tasks replayed; the others get score - group mean")
-    rounds: int = Field(0, ge=0, description="replay only in the first so many rounds, 0 = in all; the DAG reads it")
 
 
 @dataclass(eq=False)
@@ -103,7 +101,7 @@ class Game:
         new = [r for r in wanted if r and r.repeat not in self.scores.get(r.absent, ())]
         if new:
             for asked, outcome in zip(new, (yield new), strict=True):
-                self.scores.setdefault(asked.absent, {})[asked.repeat] = check_outcome(outcome, self.group, asked)
+                self.scores.setdefault(asked.absent, {})[asked.repeat] = groups.score_of(outcome, self.group, asked)
                 self.fell_back.update(fallbacks(asked, outcome))
         return [self.scores[r.absent][r.repeat] if r else self.graded.verdict.score for r in wanted]
 
@@ -185,8 +183,8 @@ def each(group: Group, options: Replayed, value: Callable[[Game], Asking]) -> As
     """The frame of a method: `value` of each trace's game, side by side; outside the share the centred score."""
     scores, team = groups.scores(group), groups.agents(group)
     check(group, options, team)
-    if not chosen(group.task.id, options.share):
-        return centred(group, scores, team)
+    if not budget.chosen(group.task.id, options.share):
+        return budget.centred(group, scores, team)
     players = [team if options.players == "all" else graded.trace.agents for graded in group.graded]
     return (yield from together([value(Game(group, trace, names, options)) for trace, names in enumerate(players)]))
 
@@ -210,26 +208,6 @@ def together(running: Sequence[Asking]) -> Asking:
         for i, questions in list(wanted.items()):
             advance(i, [next(found) for _ in questions])
     return [ended[i] for i in range(len(running))]
-
-
-def centred(group: Group, scores: Sequence[float], team: Sequence[str]) -> list[Credit]:
-    """For a task outside the share: every turn gets score − group mean, as `uniform` would under a group baseline."""
-    if len(scores) < 2:
-        raise MeritError(
-            f"credit: task {group.task.id!r} is outside credit.share and has a single trace, so there is no mean to "
-            "compare it with; play each task more than once or set credit.share=1 and credit.rounds=0"
-        )
-    note = ("not replayed (outside the share): the score less the group's mean",)
-    mean, found = float(np.mean(scores)), []
-    for graded, score in zip(group.graded, scores, strict=True):
-        turns, value = len(graded.trace.turns), score - mean
-        found.append(Credit(graded.trace.id, (value,) * turns, (0.0,) * turns, dict.fromkeys(team, value), {}, note))
-    return found
-
-
-def chosen(task: str, share: float) -> bool:
-    """Whether a task is replayed: by digest of its id, so never by order or by what else is in the run."""
-    return int(records.digest(["shapley", task])[:8], 16) < share * 2**32
 
 
 def variance_of_mean(rows: np.ndarray) -> np.ndarray:
@@ -269,13 +247,3 @@ def check(group: Group, options: Replayed, team: Sequence[str]) -> None:
             f"credit: the protocol cached hands back what was said in another play of the task, and {group.task.id!r} "
             "has a single trace; play each task more than once (rollout.samples) or take bypass, null or base"
         )
-
-
-def check_outcome(outcome: Outcome, group: Group, replay: Replay) -> float:
-    if not np.isfinite(outcome.score):
-        trace = group.graded[replay.trace].trace.id
-        raise MeritError(
-            f"credit: a replay of {trace!r} has the score {outcome.score}, a number was expected; take a verifier that "
-            "gives every answer a score (0 if unreadable)"
-        )
-    return float(outcome.score)

@@ -24,8 +24,8 @@ from collections.abc import Generator, Hashable, Mapping, Sequence
 import numpy as np
 from pydantic import Field
 
-from apps import records
-from apps.credit import coalitions, groups, prefixes
+from apps.credit import budget, groups, prefixes
+from apps.credit.budget import Budget
 from apps.credit.prefixes import Place
 from apps.records import Credit, Graded, Group, Outcome, Replay
 
@@ -34,12 +34,10 @@ Siblings = dict[Context, dict[Place, list[float]]]  # what was recorded there ->
 Draw = tuple[str, float]  # what a sampled sibling said, and its outcome
 
 
-class Options(records.Options):
+class Options(Budget):
     """How many alternatives a turn is compared with, and what they may cost."""
 
     siblings: int = Field(4, ge=1, description="alternatives to each turn, recorded ones first; 1 gives no errors")
-    share: float = Field(1.0, ge=0, le=1, description="share of tasks replayed; the others get score - group mean")
-    rounds: int = Field(0, ge=0, description="replay only in the first so many rounds, 0 = in all; the DAG reads it")
 
 
 def asks(options: Options) -> bool:
@@ -49,8 +47,8 @@ def asks(options: Options) -> bool:
 def assign(group: Group, options: Options) -> Generator[list[Replay], list[Outcome], list[Credit]]:
     """Each turn's outcome less that of its siblings; all are asked for at once, so that they batch."""
     scores, agents = groups.scores(group), groups.agents(group)
-    if not coalitions.chosen(group.task.id, options.share):
-        return coalitions.centred(group, scores, agents)
+    if not budget.chosen(group.task.id, options.share):
+        return budget.centred(group, scores, agents)
     recorded = siblings(group)
     sampled = yield from sample(group, recorded, options.siblings)
     return [valued(graded, agents, recorded, sampled) for graded in group.graded]
@@ -83,7 +81,7 @@ def sample(
     came = (yield [replay for _, replay in asked]) if asked else []
     found: dict[Context, list[Draw]] = defaultdict(list)
     for (here, replay), outcome in zip(asked, came, strict=True):
-        found[here].append((outcome.text, coalitions.check_outcome(outcome, group, replay)))
+        found[here].append((outcome.text, groups.score_of(outcome, group, replay)))
     return found
 
 

@@ -27,15 +27,15 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from apps import records
-from apps.credit import coalitions, groups, prefixes
+from apps.credit import budget, groups, prefixes
+from apps.credit.budget import Budget
 from apps.credit.prefixes import Loss
 from apps.records import Credit, Graded, Group, MeritError, Outcome, Replay
 
 EVENTS = {(None, False): "introduced", (True, False): "lost", (False, True): "repaired"}  # (before, now)
 
 
-class Options(records.Options):
+class Options(Budget):
     """How the error is found, and what an error and a repair are worth."""
 
     by: Literal["walk", "replay"] = Field("walk", description="by the verdicts of the trace's turns, or by replay")
@@ -45,7 +45,6 @@ class Options(records.Options):
     repeats: int = Field(8, ge=2, description="replays from each beginning of a trace")
     least: float = Field(0.25, gt=0, le=1, description="the least change of the team's score that is told from noise")
     share: float = Field(1.0, ge=0, le=1, description="share of tasks replayed; the others are walked")
-    rounds: int = Field(0, ge=0, description="replay only in the first so many rounds, 0 = in all; the DAG reads it")
 
 
 def asks(options: Options) -> bool:
@@ -57,7 +56,7 @@ def assign(group: Group, options: Options) -> Generator[list[Replay], list[Outco
     groups.scores(group)
     agents = groups.agents(group)
     walked = [judge(graded, agents, options) for graded in group.graded]
-    if not asks(options) or not coalitions.chosen(group.task.id, options.share):
+    if not asks(options) or not budget.chosen(group.task.id, options.share):
         return walked
     measured = yield from prefixes.measure(group, options.repeats)
     blamed = yield from prefixes.blame(group, measured, options.repeats, options.least)

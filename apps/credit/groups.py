@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from apps.records import Credit, Graded, Group, MeritError
+from apps.records import Credit, Graded, Group, MeritError, Outcome, Replay
 
 
 def scores(group: Group) -> list[float]:
@@ -26,6 +26,16 @@ def scores(group: Group) -> list[float]:
                 "grade it before credit is assigned, with a verifier that gives every answer a score (0 if unreadable)"
             )
     return [float(score) for score in group.scores]
+
+
+def score_of(outcome: Outcome, group: Group, replay: Replay) -> float:
+    """The score of a replay, checked likewise."""
+    if not math.isfinite(outcome.score):
+        raise MeritError(
+            f"credit: a replay of {group.graded[replay.trace].trace.id!r} has the score {outcome.score}, a number was "
+            "expected; take a verifier that gives every answer a score (0 if unreadable)"
+        )
+    return float(outcome.score)
 
 
 def agents(group: Group) -> tuple[str, ...]:

@@ -182,14 +182,8 @@ def credit(
         _judged(turn.path, look, heard(opinions, look.asked), options)
         for turn, look in zip(graded.trace.turns, looks, strict=True)
     ]
-    totals = dict.fromkeys(agents, 0.0)
-    variances = dict.fromkeys(agents, 0.0)
-    for turn, (value, error, _) in zip(graded.trace.turns, judged, strict=True):
-        totals[turn.agent] += value
-        variances[turn.agent] += error**2
-    errors = {agent: variance**0.5 for agent, variance in variances.items()}
     values, spreads, notes = (tuple(column) for column in zip(*judged, strict=True)) if judged else ((), (), ())
-    return Credit(graded.trace.id, values, spreads, totals, errors, notes)
+    return groups.summed(graded, agents, values, spreads, notes)
 
 
 def _judged(path: str, look: Look, said: tuple[int, int], options: Options) -> tuple[float, float, str]:

@@ -23,7 +23,7 @@ from pydantic import Field
 from apps import records
 from apps.answer import verdict
 from apps.credit import groups
-from apps.records import Credit, Graded, Group, MeritError, Outcome, Replay, Verdict
+from apps.records import Credit, Graded, Group, MeritError, Outcome, Replay
 
 DUTIES = ("solve", "check", "revise", "report")
 
@@ -65,17 +65,12 @@ def true(graded: Graded, index: int, duties: Mapping[str, str]) -> bool | None:
     duty = duties[turn.agent]
     if duty in ("solve", "revise"):
         return None if own is None else own.right
-    given = latest(graded, index)
+    given = graded.before(index)
     if given is None:
         return None
     if duty == "check":
         return verdict(turn.text) is given.right
     return None if given.parsed is None or own is None else own.parsed == given.parsed
-
-
-def latest(graded: Graded, index: int) -> Verdict | None:
-    """The verdict of the last answer before a turn."""
-    return next((v for v in reversed(graded.turn_verdicts[:index]) if v is not None), None)
 
 
 def notes(graded: Graded, truths: list[bool | None], duties: Mapping[str, str]) -> tuple[str, ...]:

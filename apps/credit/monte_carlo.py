@@ -15,17 +15,15 @@ from collections.abc import Generator, Sequence
 import numpy as np
 from pydantic import Field
 
-from apps import records
-from apps.credit import coalitions, groups, prefixes
+from apps.credit import budget, groups, prefixes
+from apps.credit.budget import Budget
 from apps.records import Credit, Graded, Group, Outcome, Replay
 
 
-class Options(records.Options):
+class Options(Budget):
     """How often a beginning is played on, and what that may cost."""
 
     repeats: int = Field(8, ge=1, description="plays that go on from each beginning")
-    share: float = Field(1.0, ge=0, le=1, description="share of tasks replayed; the others get score - group mean")
-    rounds: int = Field(0, ge=0, description="replay only in the first so many rounds, 0 = in all; the DAG reads it")
 
 
 def asks(options: Options) -> bool:
@@ -35,8 +33,8 @@ def asks(options: Options) -> bool:
 def assign(group: Group, options: Options) -> Generator[list[Replay], list[Outcome], list[Credit]]:
     """What each turn gained, with its standard error; an agent's value is the sum over its turns."""
     scores, agents = groups.scores(group), groups.agents(group)
-    if not coalitions.chosen(group.task.id, options.share):
-        return coalitions.centred(group, scores, agents)
+    if not budget.chosen(group.task.id, options.share):
+        return budget.centred(group, scores, agents)
     measured = yield from prefixes.measure(group, options.repeats)
     return [credit(graded, measured[i], agents) for i, graded in enumerate(group.graded)]
 

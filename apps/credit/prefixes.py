@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from apps.credit import coalitions
+from apps.credit import groups
 from apps.records import Graded, Group, Outcome, Replay, Trace
 
 SURE = 2.0  # standard errors from 0
@@ -68,9 +68,12 @@ def place(trace: Trace, keep: int) -> Place:
 
 
 def measure(
-    group: Group, repeats: int, traces: Sequence[int] | None = None
+    group: Group, repeats: int, traces: Sequence[int] | None = None, first: int = 0
 ) -> Generator[list[Replay], list[Outcome], dict[int, Scores]]:
-    """The scores behind V, (T + 1, repeats), of each trace or of `traces`; the last row is the outcome itself."""
+    """The scores behind V, (T + 1, repeats), of each trace or of `traces`; the last row is the outcome itself.
+
+    `first` is the number of the first repeat: other numbers are other random numbers.
+    """
     keys = {
         i: [beginning(group.graded[i].trace, k) for k in range(len(group.graded[i].trace.turns))]
         for i in (range(len(group.graded)) if traces is None else traces)
@@ -79,7 +82,7 @@ def measure(
     for i, row in keys.items():
         for k, key in enumerate(row):
             cases.setdefault(key, Replay(i, keep=k, fresh="rest"))
-    found = yield from ask(group, cases, repeats)
+    found = yield from ask(group, cases, range(first, first + repeats))
     ends = {i: np.full((1, repeats), group.graded[i].verdict.score) for i in keys}
     return {i: np.concatenate([*(found[key][None] for key in row), ends[i]]) for i, row in keys.items()}
 
@@ -100,16 +103,16 @@ def replaced(
     cases: dict[Hashable, Replay] = {}
     for i, k in places:
         cases.setdefault(_case(group, i, k), Replay(i, ((_speaker(group, i, k), protocol),), keep=k, fresh="rest"))
-    found = yield from ask(group, cases, repeats)
+    found = yield from ask(group, cases, range(repeats))
     return {i: {k: found[_case(group, j, k)] for j, k in places if j == i} for i in traces}
 
 
-def ask(group: Group, cases: Mapping[Hashable, Replay], repeats: int) -> Asking:
-    """Asks each case `repeats` times, all at once, so that they batch; the scores (repeats,) by case."""
-    wanted = [replace(case, repeat=r) for case in cases.values() for r in range(repeats)]
+def ask(group: Group, cases: Mapping[Hashable, Replay], repeats: Sequence[int]) -> Asking:
+    """Asks each case with each of `repeats`, all at once, so that they batch; the scores (repeats,) by case."""
+    wanted = [replace(case, repeat=r) for case in cases.values() for r in repeats]
     came = (yield wanted) if wanted else []
-    scores = [coalitions.check_outcome(outcome, group, asked) for asked, outcome in zip(wanted, came, strict=True)]
-    return dict(zip(cases, np.array(scores).reshape(len(cases), repeats), strict=True))
+    scores = [groups.score_of(outcome, group, asked) for asked, outcome in zip(wanted, came, strict=True)]
+    return dict(zip(cases, np.array(scores).reshape(len(cases), len(repeats)), strict=True))
 
 
 def blame(

@@ -39,7 +39,7 @@ from dataclasses import replace
 import numpy as np
 from pydantic import Field
 
-from apps.credit import coalitions, conserve, first_error, groups, prefixes, shapley
+from apps.credit import budget, coalitions, conserve, first_error, groups, prefixes, shapley
 from apps.credit.coalitions import Asking, Game
 from apps.credit.prefixes import Loss, Scores
 from apps.credit.turns import ROUNDING
@@ -66,8 +66,8 @@ def assign(group: Group, options: Options) -> Asking:
     scores, agents = checked(groups.scores(group)), groups.agents(group)
     coalitions.check(group, options, agents)
     mean = float(np.mean(scores))
-    if not coalitions.chosen(group.task.id, options.share):
-        outside = coalitions.centred(group, scores, agents)
+    if not budget.chosen(group.task.id, options.share):
+        outside = budget.centred(group, scores, agents)
         return [
             settled(g, mean, np.zeros(len(g.trace.turns)), [], agents, c.notes)
             for g, c in zip(group.graded, outside, strict=True)
@@ -98,16 +98,16 @@ def failure(
 ) -> Credit:
     """The credit of a trace that ended wrong."""
     sizes, errors = prefixes.drops(scores)
+    rises = [
+        f"{t.path} tried to repair it: V rose by {-drop:.2f}"
+        for t, drop, e in zip(graded.trace.turns, sizes, errors, strict=True)
+        if prefixes.is_sure(-drop, e, options.least)
+    ]
     turn, size, error, note = culprit(graded, lost, options.least)
     if turn is not None:
         errors[turn] = max(errors[turn], error)
     if len(errors):
         errors[0] = prefixes.mean_and_error(scores[1])[1] if turn != 0 else errors[0]
-    rises = [
-        f"{t.path} tried to repair it: V rose by {-drop:.2f}"
-        for t, drop, e in zip(graded.trace.turns, sizes, prefixes.drops(scores)[1], strict=True)
-        if prefixes.is_sure(-drop, e, options.least)
-    ]
     raw = telescoped(scores.mean(axis=1), mean, turn, size)
     return settled(graded, mean, raw, errors, agents, (note, *rises, *tried))
 
@@ -212,7 +212,7 @@ def alternatives(group: Group, blamed: Mapping[int, Loss | None], options: Optio
     """What each culprit says when it is asked again in the same state: notes on it, by trace."""
     places = {i: loss.turn for i, loss in blamed.items() if loss is not None and options.alternatives}
     cases = {i: Replay(i, keep=turn, fresh="next") for i, turn in places.items()}
-    found = yield from prefixes.ask(group, cases, options.alternatives)
+    found = yield from prefixes.ask(group, cases, range(options.alternatives))
     return {
         i: (f"asked again, {group.graded[i].trace.turns[places[i]].path} came out {coalitions.right_in(scores)}",)
         for i, scores in found.items()

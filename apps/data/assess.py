@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from apps.answer import after
+from apps.answer import after, verdict
 from apps.data import arithmetic_corpus as corpus
 from apps.effects import Ask
 from apps.inference.engine import Request
@@ -19,7 +19,6 @@ from apps.inference.engines import transformers
 from apps.records import Policy, Sampling, Task
 from apps.tasks import arithmetic
 from apps.tasks.arithmetic import Problem
-from apps.topologies import formats
 
 OPENING = {"solver": "{start}", "critic": "Check:", "reviser": "{start}", "verifier": "The"}
 
@@ -72,8 +71,7 @@ def _speak(
 def _right(role: str, texts: list[str], cases: list[Case]) -> float:
     if role == "critic":
         flags = [
-            (formats.verdict(t) is (g == p.totals[-1]), g == p.totals[-1])
-            for t, (p, _, g) in zip(texts, cases, strict=True)
+            (verdict(t) is (g == p.totals[-1]), g == p.totals[-1]) for t, (p, _, g) in zip(texts, cases, strict=True)
         ]
         return sum(_mean([ok for ok, right in flags if right is kind]) for kind in (True, False)) / 2
     wanted = [given if role == "verifier" else problem.totals[-1] for problem, _, given in cases]

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from apps import answer
 from apps.evaluation import metrics, statistics
 from apps.records import Graded, Verdict
-from apps.topologies import formats
 
 KS = (1, 2, 4, 8, 16, 32)
 PART = "part"  # the first word of a share that is reported only as part of a sum
@@ -139,12 +139,7 @@ def answers(role: str, plays: Sequence[Graded]) -> Iterator[tuple[Verdict | None
     for g in plays:
         for i, (turn, v) in enumerate(zip(g.trace.turns, g.turn_verdicts, strict=True)):
             if turn.agent == role and v is not None:
-                yield latest(g, i), v
-
-
-def latest(g: Graded, index: int) -> Verdict | None:
-    """The verdict of the last answer before turn `index`."""
-    return next((v for v in reversed(g.turn_verdicts[:index]) if v is not None), None)
+                yield g.before(i), v
 
 
 def detection(role: str, plays: Sequence[Graded]) -> metrics.Detection:
@@ -152,8 +147,8 @@ def detection(role: str, plays: Sequence[Graded]) -> metrics.Detection:
     said, wrong = [], []
     for g in plays:
         for i, turn in enumerate(g.trace.turns):
-            if turn.agent == role and (before := latest(g, i)) is not None:
-                verdict = formats.verdict(turn.text)
+            if turn.agent == role and (before := g.before(i)) is not None:
+                verdict = answer.verdict(turn.text)
                 said.append(None if verdict is None else not verdict)
                 wrong.append(not before.right)
     return metrics.detection(said, wrong)

@@ -143,10 +143,10 @@ def _planted_team(case: faults.Case, engine: scripted.Scripted, seed: str) -> Vo
 
 def _groups(tasks: Sequence, traces: Sequence, case: faults.Case, verifier: Mapping[str, Any]) -> list[Group]:
     team = leaf.find("topologies", case.topology["name"])
-    module, tuned = leaf.find("reward", verifier["name"]), leaf.options("reward", dict(verifier))
+    verify = _verifying(verifier)
 
     def judge(task, trace) -> Graded:
-        return reward_app.judge(task, trace, team.DUTIES, lambda t, text: module.verify(t, text, tuned))
+        return reward_app.judge(task, trace, team.DUTIES, verify)
 
     return [
         Group(task, tuple(judge(task, t) for t in traces if t.task == task.id), team.ROLES, team.DUTIES)
@@ -184,7 +184,7 @@ def _driven(
     for name, section in {**options["methods"], TRUTH: yardstick}.items():
         started = time.perf_counter()
         try:
-            credit_app.investigate([_started(section, group) for group in groups], found, find_out)
+            credit_app.investigate([credit_app.started(section, group) for group in groups], found, find_out)
         except MeritError as error:
             raise MeritError(f"methods.{name}, case {options['case']['name']}: {error}") from error
         seconds[name] = time.perf_counter() - started
@@ -201,22 +201,18 @@ def credited(
     section: Mapping[str, Any], groups: Sequence[Group], recorded: Mapping[str, results.Findings]
 ) -> list[Credit]:
     """A method's credit of every trace."""
-    given = [credit_app.given(_started(section, group), recorded.get(group.task.id, {})) for group in groups]
+    given = [credit_app.given(credit_app.started(section, group), recorded.get(group.task.id, {})) for group in groups]
     return [one for of_group in given for one in of_group]
 
 
 def judged_by(section: Mapping[str, Any], group: Group, findings: Mapping[Question, Finding]) -> list[measures.Judged]:
     """What a method says of each trace of a group, from what was found out; its cost is shared by the traces."""
     used: list[Finding] = []
-    credit = credit_app.given(_started(section, group), findings, used)
+    credit = credit_app.given(credit_app.started(section, group), findings, used)
     traces = len(group.graded)
     replays = sum(isinstance(finding, Outcome) for finding in used) / traces
     tokens = sum(getattr(f, "sampled_tokens", 0) + getattr(f, "read_tokens", 0) for f in used) / traces
     return [measures.Judged(c.values, c.agents, replays, tokens) for c in credit]
-
-
-def _started(section: Mapping[str, Any], group: Group):
-    return leaf.find("credit", section["name"]).assign(group, leaf.options("credit", dict(section)))
 
 
 def _undone(

@@ -8,13 +8,17 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from apps import answer
 from apps.credit.results import Findings
 from apps.records import Credit, Graded, Replay, Task, Turn, Verdict
-from apps.topologies import formats
 
 SHORT = 200  # characters of a prompt that are shown unless all are asked for
-STAND_INS = {"bypass": "bypassed", "null": "made to say nothing", "base": "replaced by the base model"}
-STAND_INS["cached"] = "replaced by what it said in another play"
+STAND_INS = {
+    "bypass": "bypassed",
+    "null": "made to say nothing",
+    "base": "replaced by the base model",
+    "cached": "replaced by what it said in another play",
+}
 BYPASSED = "Bypassed: the topology says what stands for its words; where it names nothing, as for a solver, the base model speaks."
 BOLD, FAINT, GOOD, BAD = "1", "2", "36", "33"  # cyan and yellow: told apart by the colour-blind too
 
@@ -42,10 +46,10 @@ def conversation(
 
 def mark(graded: Graded, index: int) -> tuple[str, bool | None]:
     """What is to be said of a turn's own answer, and whether it speaks for the turn (None = neither)."""
-    own, said = graded.turn_verdicts[index], formats.verdict(graded.trace.turns[index].text)
+    own, said = graded.turn_verdicts[index], answer.verdict(graded.trace.turns[index].text)
     if own is not None:
         return outcome(own), own.right
-    before = next((v for v in reversed(graded.turn_verdicts[:index]) if v is not None), None)
+    before = graded.before(index)
     if said is None or before is None:
         return "", None
     fair = said == before.right

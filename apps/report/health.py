@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from apps import answer
 from apps.records import Graded, Turn, Verdict
 from apps.report.rounds import Played, Round, facts
-from apps.topologies import formats
 
 LAST = 10  # steps at the end of a round that stand for it
 KL_ALARM = 0.5  # nats a token
@@ -57,9 +57,7 @@ def of_training(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
 def of_turns(turns: Sequence[tuple[Turn, Verdict | None]], duty: str) -> dict[str, float]:
     """What one agent said in a round's plays."""
     spoken = [t for t, _ in turns if len(t.logprobs)]
-    lost = [
-        formats.verdict(t.text) is None if duty == "check" else v is not None and v.parsed is None for t, v in turns
-    ]
+    lost = [answer.verdict(t.text) is None if duty == "check" else v is not None and v.parsed is None for t, v in turns]
     return {
         "entropy": -_mean(np.concatenate([t.logprobs for t in spoken])) if spoken else nan,
         "length": _mean([len(t.completion_ids) for t in spoken]),

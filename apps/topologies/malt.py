@@ -6,9 +6,9 @@ Always three turns, whatever the verdict. Meant for the sampling plan `tree` wit
 from __future__ import annotations
 
 from apps import records
+from apps.answer import verdict
 from apps.effects import Answer, Ask, Playing
 from apps.records import Task
-from apps.topologies import formats
 
 DUTIES = {"generator": "solve", "verifier": "check", "refiner": "revise"}
 ROLES = tuple(DUTIES)
@@ -28,4 +28,4 @@ def play(task: Task, options: Options) -> Playing:
     seen["draft"] = yield Ask("generator", seen)
     seen["review"] = yield Ask("verifier", seen, bypass="VERDICT: CORRECT")
     answer = yield Ask("refiner", seen, bypass=seen["draft"])
-    return Answer(answer, converged=formats.verdict(seen["review"]) is True)
+    return Answer(answer, converged=verdict(seen["review"]) is True)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from apps import records
+from apps.answer import verdict
 from apps.effects import Answer, Ask, Playing
 from apps.records import Task
-from apps.topologies import formats
 
 DUTIES = {"solver": "solve", "critic": "check", "reviser": "revise", "verifier": "report"}
 ROLES = tuple(DUTIES)
@@ -35,7 +35,7 @@ def play(task: Task, options: Options) -> Playing:
     for _ in range(options.rounds):
         seen = {"question": task.question, "draft": draft}
         review = yield Ask("critic", seen, bypass="VERDICT: CORRECT")
-        agreed = formats.verdict(review) is True
+        agreed = verdict(review) is True
         if agreed:
             break
         draft = yield Ask("reviser", {**seen, "review": review}, bypass=draft)

@@ -7,9 +7,9 @@ right draft to the reviser. An absent critic raises no objection, an absent revi
 from __future__ import annotations
 
 from apps import records
+from apps.answer import verdict
 from apps.effects import Answer, Ask, Playing
 from apps.records import Task
-from apps.topologies import formats
 
 DUTIES = {"solver": "solve", "critic_a": "check", "critic_b": "check", "reviser": "revise"}
 ROLES = tuple(DUTIES)
@@ -31,7 +31,7 @@ def play(task: Task, options: Options) -> Playing:
     reviews = []
     for critic in ("critic_a", "critic_b"):
         reviews.append((yield Ask(critic, seen, bypass="VERDICT: CORRECT")))
-    agreed = all(formats.verdict(review) is True for review in reviews)
+    agreed = all(verdict(review) is True for review in reviews)
     if agreed:
         return Answer(draft)
     answer = yield Ask("reviser", {**seen, "review": "\n".join(reviews)}, bypass=draft)

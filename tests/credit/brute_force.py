@@ -16,6 +16,12 @@ def shapley(game, players):
     return _over_orders(game, players, list(permutations(players)))
 
 
+def of_table(values, n):
+    """Shapley values of a game given as a table: bit i of a place is player i."""
+    phi = shapley(lambda players: values[sum(1 << i for i in players)], range(n))
+    return [phi[i] for i in range(n)]
+
+
 def owen(game, players, union_of):
     """Orders in which each union arrives as one block."""
     return _over_orders(game, players, [o for o in permutations(players) if _in_blocks([union_of[p] for p in o])])

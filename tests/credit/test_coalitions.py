@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.credit import coalitions, games, shares
+from apps.credit import budget, coalitions, games, shares
 from apps.records import MeritError, Outcome, Replay
 from tests.credit import brute_force
 from tests.credit.coalition_play import NAMES, of_game, present, run
@@ -281,7 +281,7 @@ def test_outside_the_share_nothing_is_asked(method):
 
 def test_the_share_is_chosen_by_digest_and_nested():
     tasks = [f"task-{i}" for i in range(4000)]
-    chosen = {share: {task for task in tasks if coalitions.chosen(task, share)} for share in (0.0, 0.25, 0.5, 1.0)}
+    chosen = {share: {task for task in tasks if budget.chosen(task, share)} for share in (0.0, 0.25, 0.5, 1.0)}
     assert (len(chosen[0.0]), len(chosen[1.0])) == (0, 4000)
     assert chosen[0.25] < chosen[0.5]
     assert len(chosen[0.25]) == pytest.approx(1000, abs=120)

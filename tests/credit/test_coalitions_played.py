@@ -6,28 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from apps import policies
 from apps.credit import app, results
-from apps.inference import app as inference_app
 from apps.records import Replay
-from apps.reward import app as reward_app
-from apps.tasks import app as tasks_app
-from tests import models
+from tests.credit import shard
 
-OPTIONS = {
-    "tasks": {"name": "arithmetic", "levels": [2], "train": 8},
-    "verifier": {"name": "exact_number"},
-    "topology": {"name": "solve_critique_revise"},
-    "prompts": models.PROMPTS,
-    "engine": {"name": "scripted", "solve": 0.5, "revise": 0.4, "wave_through": 0.4},
-    "model": "",
-    "sampling": {"temperature": 1.0},
-    "plan": {"name": "independent", "samples": 3},
-    "take": {"seed": "s", "start": 0, "count": 4},
-    "seed": "s",
-    "split": "train",
-    "agents": list(models.PROMPTS),
-}
+OPTIONS = shard.options(4, 3, {"solve": 0.5, "revise": 0.4, "wave_through": 0.4})
 METHODS = {
     "shapley": {"name": "shapley", "repeats": 2, "interactions": True},
     "cheap": {"name": "leave_one_out", "repeats": 2},
@@ -46,15 +29,8 @@ METHODS = {
 @pytest.fixture(scope="module")
 def played(tmp_path_factory):
     """A shard, and the credit that each method gives it from one record that all share."""
-    root, inputs, facts = tmp_path_factory.mktemp("coalitions"), {}, {}
-    options = {**OPTIONS, "methods": list(METHODS.values())}
-    for name, stage in (
-        ("tasks", tasks_app.tasks), ("policies", policies.base), ("rollout", inference_app.rollout),
-        ("grade", reward_app.grade), ("replay", app.replay),
-    ):  # fmt: skip
-        (root / name).mkdir()
-        stage(root / name, inputs, options)
-        inputs[name] = [root / name]
+    root = tmp_path_factory.mktemp("coalitions")
+    inputs, facts = shard.played(root, {**OPTIONS, "methods": list(METHODS.values())})
     credit = {}
     for name, section in METHODS.items():
         (root / name).mkdir(exist_ok=True)

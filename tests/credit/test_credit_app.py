@@ -9,49 +9,23 @@ from dataclasses import replace
 
 import pytest
 
-from apps import policies
 from apps.credit import app, results, shapley
 from apps.inference import app as inference_app
 from apps.inference.driver import Start, perform
 from apps.records import Consult, Credit, MeritError, Outcome, Rate, Rated, Replay, Said
-from apps.reward import app as reward_app
 from apps.reward import exact_number
-from apps.tasks import app as tasks_app
 from tests import models
+from tests.credit import shard
 
-OPTIONS = {
-    "tasks": {"name": "arithmetic", "levels": [2], "train": 12},
-    "verifier": {"name": "exact_number"},
-    "topology": {"name": "solve_critique_revise"},
-    "prompts": models.PROMPTS,
-    "engine": {"name": "scripted", "solve": 0.5, "revise": 0.4, "wave_through": 0.4},
-    "model": "",
-    "sampling": {"temperature": 1.0},
-    "plan": {"name": "independent", "samples": 4},
-    "take": {"seed": "s", "start": 0, "count": 6},
-    "seed": "s",
-    "split": "train",
-    "agents": list(models.PROMPTS),
-    "credit": {"name": "shapley", "repeats": 2},
-}
+WEAK = {"solve": 0.5, "revise": 0.4, "wave_through": 0.4}
+OPTIONS = shard.options(6, 4, WEAK, credit={"name": "shapley", "repeats": 2})
 
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory):
     """One shard: tasks, team, plays, verdicts, replays."""
-    root = tmp_path_factory.mktemp("credit")
-    inputs = {}
-    for name, stage in (
-        ("tasks", tasks_app.tasks),
-        ("policies", policies.base),
-        ("rollout", inference_app.rollout),
-        ("grade", reward_app.grade),
-        ("replay", app.replay),
-    ):
-        (root / name).mkdir()
-        facts = stage(root / name, inputs, OPTIONS)
-        inputs[name] = [root / name]
-    return inputs, facts
+    inputs, facts = shard.played(tmp_path_factory.mktemp("credit"), OPTIONS)
+    return inputs, facts["replay"]
 
 
 def assign(played, out, **options):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from itertools import permutations
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from apps.credit import estimators
 from apps.records import MeritError
+from tests.credit import brute_force
 
 SCHEMES, DRAWS = ("plain", "antithetic", "stratified"), ("once", "fresh", "common")
 PER_UNIT = {"plain": lambda n: 1, "antithetic": lambda n: 2, "stratified": lambda n: n}
@@ -19,17 +19,6 @@ PER_UNIT = {"plain": lambda n: 1, "antithetic": lambda n: 2, "stratified": lambd
 
 def table_of(n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random(2**n)
-
-
-def by_permutations(values: np.ndarray, n: int) -> list[float]:
-    """φ by its definition as a mean over all orders."""
-    shares, orders = [0.0] * n, list(permutations(range(n)))
-    for order in orders:
-        coalition = 0
-        for player in order:
-            shares[player] += values[coalition | 1 << player] - values[coalition]
-            coalition |= 1 << player
-    return [share / len(orders) for share in shares]
 
 
 def asked_of(asking, value) -> tuple[list[tuple[int, int]], list[int], estimators.Estimate]:
@@ -186,7 +175,7 @@ def test_a_game_that_becomes_known_whole_is_exact(scheme):
         estimators.estimate(5, scheme, "once", budget=100, known=known), lambda masks, _: values[masks]
     )
     assert found.evaluations == 30
-    assert found.values == pytest.approx(by_permutations(values, 5))
+    assert found.values == pytest.approx(brute_force.of_table(values, 5))
     assert not found.errors.any() and found.width == 0
 
 
@@ -194,7 +183,7 @@ def test_a_game_that_becomes_known_whole_is_exact(scheme):
 @pytest.mark.parametrize("draws", ["fresh", "common"])
 def test_estimates_are_unbiased_and_their_intervals_hold(scheme, draws):
     values = table_of(4, seed=3)
-    truth = np.array(by_permutations(values, 4))
+    truth = np.array(brute_force.of_table(values, 4))
     found = [
         estimators.drive(estimators.estimate(4, scheme, draws, budget=120, seed=seed), coins(values, seed))
         for seed in range(200)

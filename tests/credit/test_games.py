@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from apps.credit import games
+from tests.credit import brute_force
 
 VALUES = st.floats(-10, 10, allow_nan=False, width=32)
 
@@ -21,17 +22,6 @@ def tables(draw, most: int = 4, count: int = 1):
     """`count` games of the same number of players, and that number."""
     n = draw(st.integers(1, most))
     return n, *(draw(arrays(np.float64, 2**n, elements=VALUES)) for _ in range(count))
-
-
-def by_permutations(values: np.ndarray, n: int) -> list[float]:
-    """φ as the mean of v(S ∪ i) − v(S) over all orders in which the players may arrive."""
-    shares, orders = [0.0] * n, list(permutations(range(n)))
-    for order in orders:
-        coalition = 0
-        for player in order:
-            shares[player] += values[coalition | 1 << player] - values[coalition]
-            coalition |= 1 << player
-    return [share / len(orders) for share in shares]
 
 
 def test_the_check_value():
@@ -44,7 +34,7 @@ def test_the_check_value():
 @given(tables())
 def test_equals_the_mean_over_permutations(game):
     n, values = game
-    assert games.shapley(values) == pytest.approx(by_permutations(values, n), abs=1e-9)
+    assert games.shapley(values) == pytest.approx(brute_force.of_table(values, n), abs=1e-9)
 
 
 @settings(deadline=None)

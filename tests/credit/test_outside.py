@@ -5,30 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from apps import policies
 from apps.credit import app, outside, results
 from apps.inference import app as inference_app
 from apps.records import Consult, MeritError, Policy, Rate, Sampling
-from apps.reward import app as reward_app
-from apps.tasks import app as tasks_app
 from tests import models
+from tests.credit import shard
 
 JUDGE = {"name": "judge", "repeats": 2, "max_new_tokens": 8}
-OPTIONS = {
-    "tasks": {"name": "arithmetic", "levels": [2], "train": 24},
-    "verifier": {"name": "exact_number"},
-    "topology": {"name": "solve_critique_revise"},
-    "prompts": models.PROMPTS,
-    "engine": {"name": "scripted", "solve": 0.5, "roles": {"judge": {"wave_through": 0.25, "cry_wolf": 0.1}}},
-    "model": "",
-    "sampling": {"temperature": 1.0},
-    "plan": {"name": "independent", "samples": 4},
-    "take": {"seed": "s", "start": 0, "count": 24},
-    "seed": "s",
-    "split": "train",
-    "agents": list(models.PROMPTS),
-    "credit": JUDGE,
-}
+OPTIONS = shard.options(
+    24, 4, {"solve": 0.5, "roles": {"judge": {"wave_through": 0.25, "cry_wolf": 0.1}}}, credit=JUDGE
+)
 LABELS = ("VERDICT: CORRECT", "VERDICT: INCORRECT")
 
 
@@ -50,19 +36,7 @@ def engine(model):
 @pytest.fixture(scope="module")
 def played(tmp_path_factory):
     """One shard of a scripted team: tasks, team, plays, verdicts, a judge's replies, its calibration."""
-    root, inputs, facts = tmp_path_factory.mktemp("outside"), {}, {}
-    for name, stage in (
-        ("tasks", tasks_app.tasks),
-        ("policies", policies.base),
-        ("rollout", inference_app.rollout),
-        ("grade", reward_app.grade),
-        ("replay", app.replay),
-        ("calibration", app.calibrate),
-    ):
-        (root / name).mkdir()
-        facts[name] = stage(root / name, inputs, OPTIONS)
-        inputs[name] = [root / name]
-    return inputs, facts
+    return shard.played(tmp_path_factory.mktemp("outside"), OPTIONS, last="calibration")
 
 
 def test_a_text_is_rated_as_the_whole_of_what_was_said(engine, adapter):

@@ -7,11 +7,11 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
+from apps import answer
 from apps.answer import after
 from apps.data import app
 from apps.data import arithmetic_corpus as corpus
 from apps.tasks import arithmetic
-from apps.topologies import formats
 from apps.topologies.solve_critique_revise import PROMPTS
 from apps.training.rows import Rows
 
@@ -61,7 +61,7 @@ def test_care_is_shown_by_all_in_one_corpus_and_by_the_fewer_in_the_other():
 def test_completions_are_in_the_formats_of_the_team():
     for example in examples("habits"):
         if example.role == "critic":
-            assert formats.verdict(example.completion) is not None
+            assert answer.verdict(example.completion) is not None
         elif example.role:
             assert after(example.completion).isdigit()
 

@@ -7,11 +7,10 @@ import types
 
 import pytest
 
-from apps import leaf, records
+from apps import answer, leaf, records
 from apps.effects import Answer, Ask, Call, Score
 from apps.inference import rehearsal
 from apps.records import MeritError
-from apps.topologies import formats
 from tests.inference import games
 
 TEAM = "solve_critique_revise"
@@ -106,7 +105,7 @@ def test_whoever_was_asked_before_a_play_broke_is_checked(topology):
 
 def test_a_team_that_argues_until_someone_gives_in_is_cut_short(topology):
     def play(task, options):
-        while formats.verdict((yield Ask("solver", {"question": task.question}))) is None:
+        while answer.verdict((yield Ask("solver", {"question": task.question}))) is None:
             pass
         return Answer("")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from apps import answer
 from apps.effects import Ask
 from apps.inference.engine import Request
 from apps.inference.engines import scripted
 from apps.records import MeritError, Policy, Sampling, Task
-from apps.topologies import formats
 
 TASK = Task("t", "What is 40 + 2?", "42", "arithmetic", "train")
 RIGHT, WRONG = "ANSWER: 42", "ANSWER: 41"
@@ -28,8 +28,8 @@ def speak(role, fields, n=2000, **options):
         ("solver", {}, "solve", lambda text: text != RIGHT),
         ("reviser", {}, "revise", lambda text: text != RIGHT),
         ("verifier", {"draft": WRONG}, "report", lambda text: text != WRONG),
-        ("critic", {"draft": WRONG}, "wave_through", formats.verdict),
-        ("critic", {"draft": RIGHT}, "cry_wolf", lambda text: not formats.verdict(text)),
+        ("critic", {"draft": WRONG}, "wave_through", answer.verdict),
+        ("critic", {"draft": RIGHT}, "cry_wolf", lambda text: not answer.verdict(text)),
     ],
 )
 @pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
@@ -79,15 +79,15 @@ def plant(role, fields, kind="", *, n=400, path="", policy="planted", **options)
     [
         ("wrong_step", "solver", {}, lambda text: text.startswith(scripted.SURE) and not text.endswith(" 42")),
         ("slip", "reviser", {"draft": WRONG, **REJECTED}, lambda text: text.startswith("ANSWER: ") and text != RIGHT),
-        ("wave_through", "critic", {"draft": WRONG}, lambda text: formats.verdict(text) is True),
-        ("cry_wolf", "critic", {"draft": RIGHT}, lambda text: formats.verdict(text) is False),
+        ("wave_through", "critic", {"draft": WRONG}, lambda text: answer.verdict(text) is True),
+        ("cry_wolf", "critic", {"draft": RIGHT}, lambda text: answer.verdict(text) is False),
         ("break_right", "reviser", {"draft": RIGHT, **REJECTED}, lambda text: text != RIGHT),
         ("misread", "verifier", {"draft": RIGHT}, lambda text: text != RIGHT),
         ("sabotage", "solver", {}, lambda text: text.startswith(scripted.SURE)),
-        ("sabotage", "critic", {"draft": RIGHT}, lambda text: formats.verdict(text) is False),
-        ("sabotage", "critic", {"draft": WRONG}, lambda text: formats.verdict(text) is True),
+        ("sabotage", "critic", {"draft": RIGHT}, lambda text: answer.verdict(text) is False),
+        ("sabotage", "critic", {"draft": WRONG}, lambda text: answer.verdict(text) is True),
         ("sabotage", "verifier", {"draft": RIGHT}, lambda text: text != RIGHT),
-        ("free_ride", "critic", {"draft": WRONG}, lambda text: formats.verdict(text) is True),
+        ("free_ride", "critic", {"draft": WRONG}, lambda text: answer.verdict(text) is True),
         ("free_ride", "reviser", {"draft": WRONG, **REJECTED}, lambda text: text == WRONG),
     ],
 )

@@ -6,9 +6,9 @@ from string import Formatter
 
 import pytest
 
-from apps import leaf
+from apps import answer, leaf
 from apps.effects import Answer, Ask
-from apps.topologies import formats, malt, single, solve_critique_revise
+from apps.topologies import malt, single, solve_critique_revise
 from tests import models
 
 TASK = models.tasks(1)[0]
@@ -113,4 +113,4 @@ def test_malt_has_three_turns_whatever_the_verdict():
     ],
 )
 def test_verdicts_are_parsed_strictly(text, meant):
-    assert formats.verdict(text) is meant
+    assert answer.verdict(text) is meant

@@ -12,19 +12,12 @@ from hypothesis import strategies as st
 from apps import leaf
 from apps.records import MeritError, Valued
 from apps.training.advantages import at_grpo, at_grpo_two_level, grpo
+from tests.training.valued import run, turn
 
 ESTIMATORS = leaf.names("training/advantages")
 IN_UNITS_OF_CREDIT = {"dr_grpo", "rloo"}  # they do not divide by a deviation
 OVER_THE_BATCH = {"reinforce_plus_plus"}  # one statistic for all tasks
 NAN = float("nan")
-
-
-def turn(value, trace="t#0", agent="solver", index=0, state="s", task="t", outcome=0.0):
-    return Valued(task, trace, agent, index, state, value, outcome)
-
-
-def run(module, turns, **options):
-    return module.advantages(turns, module.Options(**options)).tolist()
 
 
 def same(expected):

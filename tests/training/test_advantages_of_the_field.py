@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from apps import leaf
 from apps.records import Valued
 from apps.training.advantages import dr_grpo, dr_mas, grpo, reinforce_plus_plus, rloo
+from tests.training.valued import run, turn
 
 NAN = float("nan")
 EPSILON = 0.25  # large, so that it is seen
@@ -27,14 +28,6 @@ TURNS = st.lists(
     ),
     max_size=24,
 )
-
-
-def turn(value, trace="t#0", agent="solver", index=0, task="t"):
-    return Valued(task, trace, agent, index, "s", value, 0.0)
-
-
-def run(module, turns, **options):
-    return module.advantages(turns, module.Options(**options)).tolist()
 
 
 def same(expected):

@@ -1,0 +1,113 @@
+"""What a configuration leaves to its leaves: prompts, verifier, branches, the credit section. Checked before anything runs.
+
+Pure but for the files that settings name. A fault is a MeritError that says which setting, and what would do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+from apps import leaf
+from apps.inference import rehearsal
+from apps.records import MeritError
+from apps.training import policy
+from workflows import model
+from workflows.config import PostTrain, Section
+
+BRANCHES = {"solve": 3, "check": 4, "revise": 3, "report": 1}  # of a tree, by duty
+
+
+def topology(config: PostTrain) -> ModuleType:
+    """The topology, and all that it declares to use."""
+    found = leaf.find("topologies", config.topology["name"])
+    for used in getattr(found, "USES", ()):
+        leaf.find(*used)  # a typo in it is answered with the nearest name
+    return found
+
+
+def verifier(config: PostTrain) -> Section:
+    """The verifier's section: the configured one, or the task family's own."""
+    if config.verifier["name"]:
+        return config.verifier
+    family = leaf.find("tasks", config.tasks["name"])
+    options = leaf.options("tasks", config.tasks)
+    return {"name": getattr(options, "verifier", "") or family.VERIFIER}
+
+
+def prompts(config: PostTrain, team: ModuleType) -> dict[str, str]:
+    """Every role's template; a role without one is an error, and so is a prompt for no role."""
+    name, roles = config.topology["name"], list(team.ROLES)
+    given = {role: _text(role, template) for role, template in config.team.prompts.items()}
+    for role in given:
+        if role not in roles:
+            raise MeritError(leaf.unknown(f"team.prompts: role of {name}", role, roles))
+    found = {**getattr(team, "PROMPTS", {}), **given}
+    if missing := [role for role in roles if not found.get(role)]:
+        raise MeritError(f"the role {missing[0]!r} has no prompt; set team.prompts.{missing[0]} to a template or @FILE")
+    rehearsal.check(name, {key: value for key, value in config.topology.items() if key != "name"}, found)
+    return {role: found[role] for role in roles}
+
+
+def branching(config: PostTrain, team: ModuleType) -> Mapping[str, int]:
+    """Branches by role, by default those of its duty; a tree without any has nothing to compare."""
+    roles = list(team.ROLES)
+    found = config.rollout.branching or {role: BRANCHES[duty] for role, duty in team.DUTIES.items()}
+    for role in found:
+        if role not in roles:
+            raise MeritError(leaf.unknown("rollout.branching: role", role, roles))
+    if max(found.values(), default=1) < 2:
+        raise MeritError(f"rollout.plan=tree wants rollout.branching, as in rollout.branching.{roles[0]}=3")
+    return found
+
+
+def wants_tree(config: PostTrain) -> bool:
+    """Whether the credit method reads a tree of plays."""
+    return getattr(leaf.find("credit", config.credit["name"]), "TREE", False)
+
+
+def credit(config: PostTrain, team: ModuleType, trains: bool) -> Section:
+    """The credit section with digests of the models that it asks, once it is clear that all of it can be had."""
+    section = config.credit
+    if wants_tree(config) and config.rollout.plan != "tree":
+        raise MeritError(
+            f"credit.name={section['name']} reads a tree of plays, and rollout.plan={config.rollout.plan}; set "
+            "rollout.plan=tree, or take a method that replays (credit.name=counterfactual)"
+        )
+    for option in ("protocols", "unions"):
+        for role in section.get(option, {}):
+            if role not in team.ROLES:
+                raise MeritError(leaf.unknown(f"credit.{option}: role", role, list(team.ROLES)))
+    _check_adapter(section, trains)
+    return model.keyed(section)
+
+
+def _check_adapter(section: Section, trains: bool) -> None:
+    given = section.get("adapter")
+    maker = getattr(leaf.find("credit", section["name"]), "TRAINED_BY", "")
+    if maker and not given:
+        raise MeritError(
+            f"credit.name={section['name']} wants credit.adapter, the folder of a trained reward model; make one with "
+            f"`python workflows/run.py {maker}`, then give credit.adapter=runs/{maker}/adapter"
+        )
+    if not given:
+        return
+    folder = Path(given).expanduser()
+    if folder.exists() and not (folder / policy.ADAPTER).is_file():
+        raise MeritError(
+            f"credit.adapter={given}: no adapter in PEFT format (there is no {policy.ADAPTER} in it); "
+            "give the folder of one, such as runs/NAME/adapters/critic"
+        )
+    if not section.get("model") and not trains:
+        raise MeritError("credit.adapter sits on a base model, and scripted agents have none; give credit.model too")
+
+
+def _text(role: str, template: str) -> str:
+    """A template, or the contents of the file that `@FILE` names."""
+    if not template.startswith("@"):
+        return template
+    file = Path(template[1:])
+    if not file.is_file():
+        raise MeritError(f"team.prompts.{role}: there is no file {str(file)!r}")
+    return file.read_text(encoding="utf-8").rstrip("\n")
