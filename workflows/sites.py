@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import runpy
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -82,13 +83,28 @@ def running(site: Site, folder: Path, memoizer: Memoizer | None) -> Iterator[Dat
         # tasks that waited are handed to executors that are shut; the library would print a traceback for each
         logging.getLogger("concurrent.futures").disabled = True
         for task in list(kernel.tasks.values()):
-            if task["exec_fu"] is not None:
-                task["exec_fu"].cancel()
+            _give_up(task)
         processes.close()
         raise
     finally:
         kernel.cleanup()
         parsl.clear()
+
+
+def _give_up(task: Mapping[str, Any]) -> None:
+    """Cancels a task that was handed to its executor, also one that is just being handed over by Parsl's own thread.
+
+    That one passed the memoizer before it was closed. Its lock is held until it is launched, and its future noted a
+    moment later; without the wait it would stay in the queue, and run.
+    """
+    from parsl.dataflow.states import States
+
+    with task["task_launch_lock"]:
+        launched = task["status"] == States.launched
+    while launched and task["exec_fu"] is None and not task["app_fu"].done():
+        time.sleep(0.001)
+    if task["exec_fu"] is not None:
+        task["exec_fu"].cancel()
 
 
 def _file(name_or_path: str) -> Path:
