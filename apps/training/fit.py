@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ import numpy as np
 
 from apps import leaf
 from apps.platform.mpi import World
+from apps.records import MeritError
 from apps.training import canary, policy
 from apps.training.options import Options
 from apps.training.rows import Rows
-from apps.training.steps import micro_batches, pad
 from apps.training.trainer import Trainer
 
 STATE = "optimiser.safetensors"
@@ -36,10 +36,10 @@ def fit(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, A
     model = inputs["start"][0] if "start" in inputs else Path(options["model"])
     agent = options["agent"]
     rows = [Rows.load(folder / f"{agent}.npz") for folder in inputs["batch"]]
-    trainer = start(model, before(inputs, agent), chosen, options, world)
     module = leaf.find("training/objectives", options["objective"]["name"])
     tuned = leaf.options("training/objectives", options["objective"])
     needs = module.needs(tuned) if hasattr(module, "needs") else module.NEEDS
+    trainer = start(model, before(inputs, agent), chosen, options, world, needs, teacher(model, inputs, agent, chosen))
     torch.manual_seed(options["seed"])
     history = []
     with open(out / "metrics.jsonl" if world.rank == 0 else os.devnull, "w") as log:
@@ -50,7 +50,7 @@ def fit(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, A
                 log.flush()
     digest = save(trainer, model, out)
     if chosen.lora is not None and (spoken := canary_rows(rows, inputs)):
-        canary.write(out, spoken, lambda first: score(trainer, first), world.rank == 0)
+        canary.write(out, spoken, trainer.score, world.rank == 0)
     return {
         "agent": agent,
         "digest": digest,
@@ -70,12 +70,35 @@ def before(inputs: Mapping[str, Sequence[Path]], agent: str) -> Path | None:
     return folder if folder and (folder / policy.ADAPTER).is_file() else None
 
 
-def start(model: Path, adapter: Path | None, chosen: Options, options: Mapping[str, Any], world: World) -> Trainer:
+def teacher(model: Path, inputs: Mapping[str, Sequence[Path]], agent: str, chosen: Options):
+    """The teacher's weights, which stay as they are: a whole model, or the agent's adapter of a team; None without one."""
+    if "teacher" not in inputs:
+        return None
+    folder = inputs["teacher"][0]
+    if (folder / "config.json").is_file():
+        return policy.open_base(folder, chosen)
+    found = next((f for f in (folder / agent, folder) if (f / policy.ADAPTER).is_file()), None)
+    if found is None:
+        raise MeritError(f"teacher={folder}: neither a whole model nor a team in which {agent!r} has an adapter")
+    return policy.open_policy(model, found, chosen, 0).requires_grad_(False)
+
+
+def start(
+    model: Path,
+    adapter: Path | None,
+    chosen: Options,
+    options: Mapping[str, Any],
+    world: World,
+    needs: Collection[str] = (),
+    taught_by: Any = None,
+) -> Trainer:
     """The trainer, as an earlier round left it where there was one."""
     from safetensors.torch import load_file
 
     opened = policy.open_policy(model, adapter, chosen, options["seed"])
-    trainer = Trainer(opened, chosen, options.get("device", "cpu"), world)
+    if {"scores", "values"} & set(needs):
+        policy.add_scalar_head(opened, adapter or model)
+    trainer = Trainer(opened, chosen, options.get("device", "cpu"), world, taught_by)
     if adapter and (adapter / STATE).is_file():
         trainer.restore(load_file(adapter / STATE))
     return trainer
@@ -101,9 +124,9 @@ def drift(trainer: Trainer, rows: Sequence[Rows]) -> float | None:
     first = next((part.first(DRIFT_ROWS) for part in rows if len(part)), None)
     if first is None:
         return None
-    trained = np.concatenate(score(trainer, first))
+    trained = np.concatenate(trainer.score(first))
     with trainer.model.disable_adapter():
-        d = np.concatenate(score(trainer, first)) - trained
+        d = np.concatenate(trainer.score(first)) - trained
     return float(np.mean(np.exp(d) - d - 1))
 
 
@@ -113,17 +136,3 @@ def canary_rows(rows: Sequence[Rows], inputs: Mapping[str, Sequence[Path]]) -> R
         if len(candidate):
             return candidate
     return None
-
-
-def score(trainer: Trainer, rows: Rows) -> list[np.ndarray]:
-    """The trainer's log-probabilities of each completion, at temperature 1, in float32 throughout."""
-    torch = trainer.torch
-    trainer.model.eval()
-    scores: list[np.ndarray] = [np.zeros(0, np.float32)] * len(rows)
-    with torch.no_grad():
-        for micro in micro_batches(rows, np.arange(len(rows)), trainer.options.micro_tokens):
-            ids, mask, where = pad(rows, micro, torch, trainer.device)
-            out = trainer.logprobs(ids, mask, where, 1.0, exact=True)
-            for row, i in zip(out, micro, strict=True):
-                scores[i] = row[: len(rows.completions[i])].cpu().numpy()
-    return scores

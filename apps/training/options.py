@@ -32,9 +32,15 @@ class Options(records.Options):
     clip: float = Field(1.0, gt=0, description="largest norm of a step's gradient")
     epochs: int = Field(1, ge=1, description="passes over the rows")
     step_rows: int = Field(64, ge=1, description="rows of one optimiser step")
-    micro_tokens: int = Field(4096, ge=1, description="tokens, padding included, of one micro-batch")
+    micro_tokens: int = Field(
+        4096, ge=1, description="tokens of one micro-batch; padding comes on top where rows cannot be packed"
+    )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the forward pass; weights stay in float32")
     attention: Literal["eager", "sdpa"] = Field("eager", description="eager is faster on a CPU at short lengths")
+    packing: bool = Field(
+        True,
+        description="rows share lines without padding, and prompts that are equal are read once, where the model can",
+    )
     parallel: Literal["single", "ddp", "zero1", "zero2", "zero3"] = Field(
         "single",
         description="what ranks divide: nothing to divide, rows, or with DeepSpeed optimiser, gradients, weights too",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from apps import leaf
 from apps.records import MeritError
+from apps.training.forward import SCALAR
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
 
 ADAPTER = "adapter_model.safetensors"
 MODEL = "model.safetensors"
+SCALAR_HEAD = "scalar_head.safetensors"  # beside the adapter, or the whole model, of a reward or value model
 
 
-def open_policy(model: Path, adapter: Path | None, options: Options, seed: int) -> nn.Module:
-    """The base model with a trainable adapter: that of `adapter`, or a new one; or the whole model without LoRA."""
+def open_base(model: Path, options: Options) -> nn.Module:
+    """The whole model of a folder, in float32."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -41,8 +43,15 @@ def open_policy(model: Path, adapter: Path | None, options: Options, seed: int) 
     for key in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(base.config, key, None) not in (None, 1, 1.0):
             raise MeritError(f"model={model}: its head changes the logits ({key}), which the trainer does not follow")
+    return base
+
+
+def open_policy(model: Path, adapter: Path | None, options: Options, seed: int) -> nn.Module:
+    """The base model with a trainable adapter: that of `adapter`, or a new one; or the whole model without LoRA."""
+    base = open_base(model, options)
     if options.lora is None:
         return base
+    import torch
     from peft import PeftModel, get_peft_model
 
     if adapter is not None:
@@ -50,6 +59,19 @@ def open_policy(model: Path, adapter: Path | None, options: Options, seed: int) 
     check_targets(options.lora.targets, [name for name, module in base.named_modules() if _has_matrix(module)])
     torch.manual_seed(seed)  # A is drawn at random, B is zero
     return get_peft_model(base, _lora_config(options.lora))
+
+
+def add_scalar_head(opened: nn.Module, folder: Path) -> None:
+    """A trainable linear map from the last layer's state to one number: that of `folder`, or one of zeros."""
+    import torch
+    from safetensors.torch import load_file
+
+    made = torch.nn.Linear(opened.config.get_text_config().hidden_size, 1)
+    torch.nn.init.zeros_(made.weight)
+    torch.nn.init.zeros_(made.bias)
+    if (folder / SCALAR_HEAD).is_file():
+        made.load_state_dict(load_file(folder / SCALAR_HEAD))
+    setattr(opened, SCALAR, made)
 
 
 def check_targets(targets: Iterable[str], layers: Iterable[str]) -> None:
@@ -75,7 +97,7 @@ def _lora_config(lora: Lora):
 
 def save(policy: nn.Module, model: Path, out: Path) -> str:
     """Writes the trained weights into `out`, with the tokenizer if it is a whole model; returns their digest."""
-    whole = not hasattr(policy, "peft_config")
+    whole, scalar = not hasattr(policy, "peft_config"), policy._modules.pop(SCALAR, None)
     # PEFT would otherwise look on the hub for the base model, to see whether its vocabulary has grown
     policy.save_pretrained(out, **({} if whole else {"save_embedding_layers": False}))
     (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
@@ -85,7 +107,13 @@ def save(policy: nn.Module, model: Path, out: Path) -> str:
                 shutil.copy(model / name, out / name)
     else:
         _tidy(out / "adapter_config.json")
-    return digest_of(out / (MODEL if whole else ADAPTER))
+    if scalar is not None:
+        from safetensors.torch import save_file
+
+        save_file({name: tensor.detach().cpu() for name, tensor in scalar.state_dict().items()}, out / SCALAR_HEAD)
+        setattr(policy, SCALAR, scalar)
+    written = [out / (MODEL if whole else ADAPTER), *([out / SCALAR_HEAD] if scalar is not None else [])]
+    return digest_of(*written)
 
 
 def _tidy(config: Path) -> None:
@@ -97,6 +125,6 @@ def _tidy(config: Path) -> None:
     config.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
 
 
-def digest_of(file: Path) -> str:
-    """The first 16 hex digits of a file's SHA-256."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+def digest_of(*files: Path) -> str:
+    """The first 16 hex digits of the SHA-256 of files, one after another."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]

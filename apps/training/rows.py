@@ -7,8 +7,8 @@ nothing in it pickled.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,9 @@ class Rows:
     temperature: float = 1.0  # of the sampler: the trainer applies the same
     paired: bool = False
     states: np.ndarray | None = None  # int64 (N,), the number of each row's state; None where rows are not ranked
+    # One figure a completion token, float32 (C,) a row. `mask`: 0 carries no loss (without it all do); `advantages`: instead
+    # of the row's own; `targets`: what a scalar head is taught, NaN for nothing; `values`: what it said when it was sampled.
+    columns: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -44,15 +47,21 @@ class Rows:
         """(N,): equal numbers for neighbours that are never parted, which are the rows of a pair or of a state."""
         return self.states if self.states is not None else np.arange(len(self)) // (2 if self.paired else 1)
 
+    def own(self, i: int) -> np.ndarray:
+        """(C,): 1 at the tokens of row i that carry loss, else 0."""
+        return self.columns["mask"][i] if "mask" in self.columns else np.ones(len(self.completions[i]), np.float32)
+
     def first(self, count: int) -> Rows:
         """The first `count` rows."""
-        kept = (self.prompts[:count], self.completions[:count], self.logprobs[:count], self.advantages[:count])
-        return Rows(*kept, self.temperature, self.paired, None if self.states is None else self.states[:count])
+        ragged = {name: getattr(self, name)[:count] for name in ("prompts", "completions", "logprobs", "advantages")}
+        states = None if self.states is None else self.states[:count]
+        return replace(self, **ragged, states=states, columns={k: v[:count] for k, v in self.columns.items()})
 
     def check(self, needs: Collection[str]) -> None:
         """MeritError where an objective's needs ask for pairs or states that these rows are not in."""
         if not len(self):
             return
+        self._check_columns()
         if "pairs" in needs and not (self.paired and len(self) % 2 == 0):
             given = f"{len(self)} rows in pairs: one has no partner" if self.paired else f"{len(self)} single rows"
             raise MeritError(f"the objective compares pairs; given {given}. Build the batch again for this objective")
@@ -61,6 +70,15 @@ class Rows:
                 f"the objective ranks the candidates of a state; given {len(self)} rows without their states. Build the "
                 "batch again for this objective"
             )
+
+    def _check_columns(self) -> None:
+        """MeritError where a figure a token is not there for every token."""
+        for name, column in self.columns.items():
+            for i, (figures, said) in enumerate(zip(column, self.completions, strict=True)):
+                if len(figures) != len(said):
+                    raise MeritError(
+                        f"row {i} has {len(said)} completion tokens, but {len(figures)} in its column {name!r}"
+                    )
 
     def save(self, path: Path) -> None:
         aside = path.with_name(path.name + ".part")
@@ -74,6 +92,12 @@ class Rows:
                 temperature=self.temperature,
                 paired=self.paired,
                 **({} if self.states is None else {"states": self.states}),
+                columns=np.array(sorted(self.columns), dtype="U"),
+                **{
+                    k: v
+                    for name in self.columns
+                    for k, v in _flat(f"column_{name}", self.columns[name], np.float32).items()
+                },
             )
         os.replace(aside, path)
 
@@ -88,6 +112,7 @@ class Rows:
                 float(file["temperature"]),
                 bool(file["paired"]),
                 file.get("states"),
+                {name: _rows(file, f"column_{name}") for name in file["columns"].tolist()},
             )
 
 

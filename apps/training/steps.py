@@ -1,4 +1,4 @@
-"""Which rows an optimiser step is made of, and how a step is divided: among ranks, and into micro-batches of padded tensors.
+"""Which rows an optimiser step is made of, and how a step is divided: among ranks, and into micro-batches.
 
 What belongs together (a pair, the candidates of a state) is never parted. None of this changes a step's loss or gradient,
 since an objective divides by the counts of the whole step.
@@ -7,7 +7,7 @@ since an objective divides by the counts of the whole step.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,19 +57,34 @@ def deal(rows: Rows, members: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 def micro_batches(rows: Rows, members: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
-    """`members` by length, in parts of at most `tokens` tokens with padding; pairs and states stay together."""
-    lengths = {i: len(rows.prompts[i]) + len(rows.completions[i]) for i in members.tolist()}
-    units = [unit.tolist() for unit in wholes(rows, members)]
-    groups = sorted(units, key=lambda group: max(lengths[i] for i in group))
-    part: list[int] = []
+    """`members` in parts of about `tokens` tokens, a prompt that rows share counted once; pairs and states stay together.
+
+    Rows of one prompt lie side by side, so that it is read once, and rows of like length, so that lines are filled.
+    """
+    lengths, groups = rows.lengths, wholes(rows, members)
+    longest: dict[bytes, int] = {}
     for group in groups:
-        width = max(lengths[i] for i in group)
-        if part and (len(part) + len(group)) * width > tokens:
-            yield np.array(part)
-            part = []
-        part += group
+        first = rows.prompts[group[0]].tobytes()
+        longest[first] = max(longest.get(first, 0), int(lengths[group].max()))
+    order = sorted(groups, key=lambda g: (longest[rows.prompts[g[0]].tobytes()], rows.prompts[g[0]].tobytes()))
+    part: list[np.ndarray] = []
+    size, read = 0, set[bytes]()
+    for group in order:
+        if part and size + _tokens(rows, group, read) > tokens:
+            yield np.concatenate(part)
+            part, size, read = [], 0, set()
+        size += _tokens(rows, group, read)
+        part.append(group)
+        read |= {rows.prompts[i].tobytes() for i in group}
     if part:
-        yield np.array(part)
+        yield np.concatenate(part)
+
+
+def _tokens(rows: Rows, group: np.ndarray, read: set[bytes]) -> int:
+    """The tokens that a group adds to a micro-batch in which the prompts of `read` are."""
+    prompts = {rows.prompts[i].tobytes(): len(rows.prompts[i]) for i in group}
+    new = sum(length for prompt, length in prompts.items() if prompt not in read)
+    return new + sum(len(rows.completions[i]) for i in group)
 
 
 def scale_at(step: int, total: int, options: Options) -> float:
@@ -83,28 +98,9 @@ def scale_at(step: int, total: int, options: Options) -> float:
     return options.floor + (1 - options.floor) * falling
 
 
-def pad(rows: Rows, micro: Sequence[int], torch, device: str):
-    """Ids and mask (B, W) padded on the right, and (row, position, column) of every completion token.
-
-    The first token of a row without a prompt has nothing before it and carries no loss.
-    """
-    sequences = [np.concatenate([rows.prompts[i], rows.completions[i]]) for i in micro]
-    width = max(len(s) for s in sequences)
-    ids, mask = np.zeros((len(micro), width), np.int64), np.zeros((len(micro), width), np.int64)
-    row, position, column = [], [], []
-    for b, (i, sequence) in enumerate(zip(micro, sequences, strict=True)):
-        ids[b, : len(sequence)], mask[b, : len(sequence)] = sequence, 1
-        start = len(rows.prompts[i])
-        places = np.arange(max(start, 1), len(sequence))
-        row.append(np.full(len(places), b))
-        position.append(places)
-        column.append(places - start)
-    where = tuple(torch.from_numpy(np.concatenate(part)).to(device) for part in (row, position, column))
-    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device), where
-
-
 def counts_of(rows: Rows, members: np.ndarray) -> dict[str, float]:
-    tokens = float(sum(len(rows.completions[i]) - (len(rows.prompts[i]) == 0) for i in members))
+    """What objectives divide by. The first token of a row without a prompt has nothing before it, so it carries no loss."""
+    tokens = float(sum(rows.own(i).sum() - (len(rows.prompts[i]) == 0 and rows.own(i)[:1].sum()) for i in members))
     states = 0.0 if rows.states is None else float(len(np.unique(rows.states[members])))
     pairs = len(members) / 2 if rows.paired else 0.0
     return {"tokens": tokens, "sequences": float(len(members)), "pairs": pairs, "states": states}

@@ -8,25 +8,37 @@ come from or what an objective means.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from apps.platform.mpi import World
 from apps.records import MeritError
+from apps.training import head
 from apps.training.batch import Batch
+from apps.training.forward import SCALAR, Forward
+from apps.training.layout import Layout, lay
 from apps.training.mismatch import mismatched
 from apps.training.options import Options
 from apps.training.ranks import Alone, Ddp
 from apps.training.rows import Rows
-from apps.training.steps import counts_of, micro_batches, pad, plan_steps, scale_at, share
+from apps.training.steps import counts_of, micro_batches, plan_steps, scale_at, share
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 
+LANGUAGE = ("logprobs",)
+COLUMNS = {
+    "old": "old_BT",
+    "anchor": "anchor_BT",
+    "targets": "targets_BT",
+    "old_values": "old_values_BT",
+}  # need -> field
+COLUMN_OF = {"old_values": "values"}  # need -> column of the rows, where the two have different names
 Loss = Callable[[Batch], "tuple[Tensor, dict[str, float]]"]
 
 
@@ -37,7 +49,12 @@ class Trainer:
     """
 
     def __init__(
-        self, model: torch.nn.Module, options: Options, device: str = "cpu", world: World | None = None
+        self,
+        model: torch.nn.Module,
+        options: Options,
+        device: str = "cpu",
+        world: World | None = None,
+        teacher: torch.nn.Module | None = None,
     ) -> None:
         import torch
 
@@ -47,7 +64,10 @@ class Trainer:
             self.parameters.values(), lr=options.lr, betas=options.betas, weight_decay=options.weight_decay
         )
         self.world, self.steps = world or World(), 0
-        self.ranks = self._way()(self.model, self.optimiser, options, self.world, self._logprobs)
+        self.forward = Forward(self.model, options)
+        self.teacher = teacher and Forward(teacher.to(device), options)
+        self.anchor: list[np.ndarray] | None = None  # log-probabilities of the rows before the first step
+        self.ranks = self._way()(self.model, self.optimiser, options, self.world, self.forward)
 
     def _way(self) -> type[Alone]:
         if self.options.parallel.startswith("zero"):
@@ -59,6 +79,7 @@ class Trainer:
     def fit(self, rows: Rows, loss: Loss, needs: frozenset[str], seed: int) -> Iterator[dict[str, float]]:
         """Trains; yields each step's metrics. The order of rows is drawn from `seed`; the schedule spans this call."""
         self._check(rows, needs)
+        self.anchor = self.score(rows, rows.temperature, exact=False) if "anchor" in needs else None
         plan = plan_steps(rows, self.options, seed)
         for step, members in enumerate(plan):
             yield self._step(rows, members, loss, needs, step, len(plan))
@@ -72,9 +93,23 @@ class Trainer:
         rows.check(needs)
         for i in np.flatnonzero(rows.lengths > self.context)[:1]:
             raise MeritError(f"row {i} has {rows.lengths[i]} tokens, more than the model's context of {self.context}")
+        if "teacher" in needs:
+            self._check_teacher()
+        if figures_of(needs) != LANGUAGE and not hasattr(self.model, SCALAR) and needs & {"scores", "values"}:
+            raise MeritError("the objective teaches a scalar head, and this policy was opened without one")
         if "reference" in needs and not hasattr(self.model, "disable_adapter"):
             raise MeritError(
                 "the objective needs a frozen reference, which is the base model under a LoRA adapter; set training.lora"
+            )
+
+    def _check_teacher(self) -> None:
+        if self.teacher is None:
+            raise MeritError(
+                "the objective needs a teacher, whose distributions the policy is brought near to; none is given"
+            )
+        if (theirs := self.teacher.vocabulary) != (mine := self.forward.vocabulary):
+            raise MeritError(
+                f"teacher and policy have vocabularies of {theirs} and {mine} tokens; distil by traces instead"
             )
 
     def _step(self, rows: Rows, members: np.ndarray, loss: Loss, needs: frozenset[str], step: int, total: int):
@@ -108,25 +143,69 @@ class Trainer:
     def batch(self, rows: Rows, micro: np.ndarray, needs: frozenset[str], counts: dict[str, float]) -> Batch:
         """The micro-batch as an objective sees it."""
         torch = self.torch
-        ids, mask, where = pad(rows, micro, torch, self.device)
-        width = max(len(rows.completions[i]) for i in micro)
-        old = reference = advantages = None
-        if "old" in needs:
-            old = torch.zeros(len(micro), width, device=self.device)
-            for row, i in enumerate(micro):
-                old[row, : len(rows.logprobs[i])] = torch.from_numpy(np.asarray(rows.logprobs[i]))
+        layout = lay(rows, micro, self.forward.packed).to(self.device)
+        given: dict[str, Any] = {
+            field: self._column(rows, micro, layout, name) for name, field in COLUMNS.items() if name in needs
+        }
         if "advantages" in needs:
-            column = torch.tensor(rows.advantages[micro], dtype=torch.float32, device=self.device)
-            advantages = column[:, None].expand(-1, width)
-        states = None if rows.states is None else torch.tensor(rows.states[micro], device=self.device)
+            given["advantages_BT"] = self._advantages(rows, micro, layout)
         if "reference" in needs:
             with torch.no_grad(), self.model.disable_adapter():
-                reference = self.logprobs(ids, mask, where, rows.temperature)
-        logprobs = self.logprobs(ids, mask, where, rows.temperature)
-        present = torch.zeros(len(micro), width, device=self.device)
-        present[where[0], where[2]] = 1
-        given = {"old_BT": old, "reference_BT": reference, "advantages_BT": advantages, "state_B": states}
-        return Batch(logprobs, present, **counts, **given)
+                given["reference_BT"] = self.figures(layout, rows.temperature, ("logprobs",))[0]
+        if "teacher" in needs:
+            given["divergence"] = partial(self._divergence, layout)
+        wanted = figures_of(needs)
+        read = dict(zip(wanted, self.figures(layout, rows.temperature, wanted), strict=True))
+        given |= {f"{name}_BT": read[name] for name in wanted if name != "logprobs"}
+        states = None if rows.states is None else torch.tensor(rows.states[micro], device=self.device)
+        present = layout.spread(torch.ones(len(layout.row_N), device=self.device))
+        if "mask" in rows.columns:
+            present = present * self._column(rows, micro, layout, "mask")
+        return Batch(read.get("logprobs"), present, **counts, **given, state_B=states)
+
+    def _column(self, rows: Rows, micro: np.ndarray, layout: Layout, name: str) -> Tensor:
+        """One figure a token as (B, T), 0 at padding and where a row has none."""
+        column = {"old": rows.logprobs, "anchor": self.anchor}.get(name) or rows.columns.get(COLUMN_OF.get(name, name))
+        if column is None:
+            raise MeritError(
+                f"the objective needs {name} for every token, and these rows have none; build the batch again for it"
+            )
+        table = np.zeros(layout.shape, np.float32)
+        for b, i in enumerate(micro):
+            table[b, : len(column[i])] = column[i]
+        return self.torch.from_numpy(table).to(self.device)
+
+    def _advantages(self, rows: Rows, micro: np.ndarray, layout: Layout) -> Tensor:
+        if "advantages" in rows.columns:
+            return self._column(rows, micro, layout, "advantages")
+        column = self.torch.tensor(rows.advantages[micro], dtype=self.torch.float32, device=self.device)
+        return column[:, None].expand(layout.shape)
+
+    def _divergence(self, layout: Layout, kind: str, temperature: float) -> Tensor:
+        """Between teacher and policy at every completion token, (B, T) nats; reads the micro-batch once more with each."""
+        student, teacher = self.forward, self.teacher
+        mine = student.hidden(layout)[layout.before_N]
+        with self.torch.no_grad():
+            theirs = teacher.hidden(layout)[layout.before_N]
+        apart = head.over_chunks(
+            lambda h, t: head.divergence(kind, student.logits(h), teacher.logits(t), temperature),
+            student.vocabulary,
+            mine,
+            theirs,
+        )
+        return layout.spread(apart)
+
+    def score(self, rows: Rows, temperature: float = 1.0, exact: bool = True) -> list[np.ndarray]:
+        """The log-probability of each completion token, float32 (C,) a row; `exact` is in float32 throughout. No gradient."""
+        self.model.eval()
+        found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(rows)
+        with self.torch.no_grad():
+            for micro in micro_batches(rows, np.arange(len(rows)), self.options.micro_tokens):
+                layout = lay(rows, micro, self.forward.packed).to(self.device)
+                read = self.figures(layout, temperature, ("logprobs",), exact)[0]
+                for row, i in zip(read, micro, strict=True):
+                    found[i] = row[: len(rows.completions[i])].cpu().numpy()
+        return found
 
     def mismatch(self, rows: Rows, members: np.ndarray) -> float:
         """Mean logp_θ − logp_ref of the step's completions under other rows' prompts, nats a sequence; no gradient."""
@@ -138,28 +217,9 @@ class Trainer:
                 total += float((batch.logprobs_BT - batch.reference_BT).sum())
         return total / max(1, len(strangers))
 
-    def logprobs(
-        self, ids: Tensor, mask: Tensor, where: tuple[Tensor, ...], temperature: float, exact: bool = False
-    ) -> Tensor:
-        """log π (B, T) of the completion tokens, 0 at padding; logits are made at those places alone."""
-        return self.ranks.forward(ids, mask, where, temperature, exact)
-
-    def _logprobs(
-        self, ids: Tensor, mask: Tensor, where: tuple[Tensor, ...], temperature: float, exact: bool
-    ) -> Tensor:
-        torch = self.torch
-        row, position, column = where
-        automatic = torch.autocast(
-            ids.device.type, torch.bfloat16, enabled=self.options.dtype == "bfloat16" and not exact
-        )
-        with automatic:
-            causal = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-            hidden = causal.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-            logits = causal.get_output_embeddings()(hidden[row, position - 1])
-        token = ids[row, position]
-        chosen = -torch.nn.functional.cross_entropy(logits.float() / temperature, token, reduction="none")
-        out = chosen.new_zeros(len(ids), int(column.max()) + 1)
-        return out.index_put((row, column), chosen)
+    def figures(self, layout: Layout, temperature: float, wanted: tuple[str, ...], exact: bool = False) -> Tensor:
+        """(K, B, T), see forward.py; by way of the ranks, which may have to fetch weights first."""
+        return self.ranks.forward(layout, temperature, wanted, exact)
 
     def state(self) -> dict[str, Tensor]:
         """The optimiser's moments by parameter, and the number of steps; the same however many ranks there are."""
@@ -178,3 +238,11 @@ class Trainer:
             if name in self.parameters:
                 moments.setdefault(name, {})[key] = value
         self.ranks.set_moments(moments)
+
+
+def figures_of(needs: Collection[str]) -> tuple[str, ...]:
+    """What the model is read for: log-probabilities, unless a scalar head is taught."""
+    scalars = tuple(name for name in ("scores", "values") if name in needs)
+    if scalars and "logprobs" not in needs:
+        return scalars
+    return LANGUAGE + (("entropy",) if "entropy" in needs else ()) + scalars

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from apps import leaf
-from apps.training import fit, policy
+from apps.training import policy
 from apps.training.options import Lora, Options
 from apps.training.rows import Rows
 from apps.training.trainer import Trainer
@@ -20,7 +20,7 @@ def sampled(trainer):
     rng = np.random.default_rng(0)
     prompts, completions = [ids(5, 6, 7)] * 2, [random_ids(rng, 3), random_ids(rng, 6)]
     rows = Rows(prompts, completions, [np.zeros(0, np.float32)] * 2, np.array([1.0, -1.0]))
-    return Rows(prompts, completions, fit.score(trainer, rows), rows.advantages)
+    return Rows(prompts, completions, trainer.score(rows), rows.advantages)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -32,7 +32,7 @@ def test_credit_moves_the_model(tiny_model, name):
     rows = sampled(trainer)
     before = [float(s.sum()) for s in rows.logprobs]
     history = list(trainer.fit(rows, lambda batch: module.loss(batch, tuned), module.needs(tuned), 0))
-    after = [float(s.sum()) for s in fit.score(trainer, rows)]
+    after = [float(s.sum()) for s in trainer.score(rows)]
     assert after[0] > before[0] and after[1] < before[1]
     first, last = history[0], history[-1]
     assert first["kl"] == pytest.approx(0, abs=1e-6) and last["kl"] > 1e-6
