@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from apps.inference.lora import Adapters, read
+from apps.inference.lora import Adapters, Update, gain, read
 from apps.records import MeritError
 from tests import models
 
@@ -18,6 +18,8 @@ KINDS = {
     "large": {"r": 8, "lora_alpha": 4},
     "stabilised": {"r": 4, "lora_alpha": 8, "use_rslora": True},
     "everywhere": {"r": 3, "target_modules": "all-linear"},
+    "decomposed": {"r": 4, "target_modules": "all-linear", "use_dora": True},
+    "both": {"r": 2, "lora_alpha": 3, "use_dora": True, "use_rslora": True},
 }
 
 
@@ -68,7 +70,12 @@ def test_adapters_change_what_is_said(expected):
 
 @torch.inference_mode()
 @pytest.mark.parametrize(
-    "names", [["small", "large", "base", "stabilised"], ["everywhere", "base", "small", "everywhere"]]
+    "names",
+    [
+        ["small", "large", "base", "stabilised"],
+        ["everywhere", "base", "small", "everywhere"],
+        ["decomposed", "base", "both", "large"],
+    ],
 )
 def test_rows_of_one_batch_each_speak_with_their_own_adapter(tiny_model, adapters, expected, names):
     model, served = mixed(tiny_model, adapters)
@@ -81,6 +88,8 @@ def test_base_rows_are_untouched_to_the_last_bit(tiny_model, adapters, expected)
     model, served = mixed(tiny_model, adapters)
     served.choose(["base", "large", "base", "small"])
     assert torch.equal(model(IDS).logits[[0, 2]], expected["base"][[0, 2]])
+    served.choose(["base", "decomposed", "base", "both"])
+    assert torch.equal(model(IDS).logits[[0, 2]], expected["base"][[0, 2]])
     served.choose(["base"] * 4)
     assert torch.equal(model(IDS).logits, expected["base"])
 
@@ -88,7 +97,7 @@ def test_base_rows_are_untouched_to_the_last_bit(tiny_model, adapters, expected)
 @torch.inference_mode()
 def test_rows_may_be_dropped_repeated_and_reordered(tiny_model, adapters, expected):
     model, served = mixed(tiny_model, adapters)
-    names = ["small", "large", "base", "everywhere"]
+    names = ["small", "decomposed", "base", "everywhere"]
     served.choose(names)
     rows = list(range(4))
     for kept in ([3, 1, 1, 0, 2], [4, 0, 2], [1, 1]):  # each counts in the rows of before
@@ -123,7 +132,7 @@ def test_the_scale_is_alpha_over_r_or_over_its_root(tiny_model, adapters):
         tensors = load_file(adapters / name / "adapter_model.safetensors")
         module = "model.layers.0.self_attn.q_proj"
         b = tensors[f"base_model.model.{module}.lora_B.weight"]
-        assert torch.equal(read(adapters / name, like)[module][1], b.T * scale)
+        assert torch.equal(read(adapters / name, like)[module].b, b.T * scale)
 
 
 def changed(source: Path, target: Path, **config) -> Path:
@@ -133,18 +142,41 @@ def changed(source: Path, target: Path, **config) -> Path:
     return target
 
 
-@pytest.mark.parametrize(
-    "config", [{"use_dora": True}, {"rank_pattern": {"q_proj": 2}}, {"alpha_pattern": {"q_proj": 2}}]
-)
-def test_other_kinds_of_adapter_are_refused(adapters, tmp_path, config):
-    with pytest.raises(MeritError, match="DoRA"):
+@pytest.mark.parametrize("config", [{"rank_pattern": {"q_proj": 2}}, {"alpha_pattern": {"q_proj": 2}}])
+def test_ranks_that_differ_by_layer_are_refused(adapters, tmp_path, config):
+    with pytest.raises(MeritError, match="rank and alpha patterns"):
         read(changed(adapters / "small", tmp_path / "changed", **config), torch.zeros(1))
 
 
-def test_a_true_dora_adapter_is_refused(tiny_model, tmp_path):
-    models.make_adapter(tiny_model, tmp_path / "dora", use_dora=True)
-    with pytest.raises(MeritError, match="DoRA"):
-        read(tmp_path / "dora", torch.zeros(1))
+def test_the_gain_is_the_magnitude_over_the_norm_by_hand():
+    """W = [[3, 0], [0, 1]], s B A = [[0, 4], [0, 0]]: norms 5 and 1, magnitudes 10 and 3."""
+    layer = torch.nn.Linear(2, 2)
+    layer.weight.data = torch.tensor([[3.0, 0.0], [0.0, 1.0]])
+    update = Update(torch.tensor([[0.0], [2.0]]), torch.tensor([[2.0, 0.0]]), torch.tensor([10.0, 3.0]))
+    assert gain(layer, update).tolist() == [2.0, 3.0]
+
+
+@torch.inference_mode()
+def test_a_gain_scales_what_comes_of_the_inputs_and_not_the_bias():
+    """x = [1, 1]: the moved layer gives [7, 1] + bias [5, 5]; gains 2 and 3 make [14, 3] + [5, 5]."""
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    model[0].weight.data, model[0].bias.data = torch.tensor([[3.0, 0.0], [0.0, 1.0]]), torch.tensor([5.0, 5.0])
+    served = Adapters(model)
+    served.loaded["x"] = {
+        "0": Update(torch.tensor([[0.0], [2.0]]), torch.tensor([[2.0, 0.0]]), torch.tensor([10.0, 3.0]))
+    }
+    served.choose(["x", "base"])
+    assert model(torch.ones(2, 1, 2)).tolist() == [[[19.0, 8.0]], [[8.0, 6.0]]]
+
+
+def test_an_adapter_of_a_model_of_another_width_is_told_so(tiny_model, adapters):
+    model = base(tiny_model)
+    served = Adapters(model)
+    served.load("small", adapters / "small")
+    layer = model.model.layers[0].mlp
+    layer.down_proj = torch.nn.Linear(48, 32)
+    with pytest.raises(MeritError, match="another model: its layer 'model.layers.0.mlp.down_proj' takes 64 numbers"):
+        served.choose(["small"])
 
 
 def test_weights_that_would_be_left_out_are_refused(tiny_model, tmp_path):
