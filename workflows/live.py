@@ -135,9 +135,9 @@ def _finish(folder: Path, config: configuration.Run, plan: Plan, found: Mapping[
     if "report" in found:
         for name in ("report.html", SUMMARY):
             shutil.copy(Path(found["report"].path) / name, folder / name)
-    if "claims" in found:
-        for name in ("claims.json", "claims.md"):
-            shutil.copy(Path(found["claims"].path) / name, folder / name)
+    for study in sorted({"claims", "effects"} & set(found)):
+        for name in (f"{study}.json", f"{study}.md"):
+            shutil.copy(Path(found[study].path) / name, folder / name)
     if "reward_model" in found:
         _copy_model(Path(found["reward_model"].path), folder / "adapter")
         shutil.copy(Path(found["appraisal"].path) / SUMMARY, folder / SUMMARY)

@@ -233,8 +233,8 @@ def _print_plan(plan: Plan, settings: configuration.Run, site: str) -> None:
 def _print_result(folder: Path) -> None:
     from apps.report import table
 
-    claims = folder / "claims.md"
-    typer.echo(claims.read_text(encoding="utf-8") if claims.is_file() else table.table(folder / "summary.json"))
+    pages = [page for page in sorted(folder.glob("*.md")) if page.name != "README.md"]  # of a study: claims, effects
+    typer.echo(pages[0].read_text(encoding="utf-8") if pages else table.table(folder / "summary.json"))
     typer.echo(
         f"\nThe whole story: {folder / 'report.html'}" if (folder / "report.html").is_file() else f"\nResults: {folder}"
     )
