@@ -240,6 +240,18 @@ class Credit:
     residual: float | None = None  # what the shares miss of v(N) − v(∅); None where a method promises no such sum
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Tokens:
+    """What is known of a turn token by token, for an advantage estimator that looks so closely."""
+
+    divergence: np.ndarray  # float64 (C,), nats: logp_old − logp_ref of each token; zeros where no reference was asked
+    values: np.ndarray  # float64 (C,): what a value model expects before each token; zeros where none was asked
+    after: tuple[
+        tuple[tuple[str, str, int], float], ...
+    ] = ()  # ((trace, agent, index) of a next turn of the agent, its
+    # share of the traces that go through this one); in a tree there are several, at a play's end none
+
+
 @dataclass(frozen=True, slots=True)
 class Valued:
     """A turn as an advantage estimator sees it: its credit, and what it may be compared with."""
@@ -252,6 +264,7 @@ class Valued:
     value: float  # the credit of the turn
     outcome: float  # the score of the trace's answer
     error: float = 0.0  # standard error of the credit; 0 where it is not estimated
+    tokens: Tokens | None = None  # token by token, where an estimator asked for it
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,16 @@ wants the sampling plan `tree`. Traces sampled apart share their first state at 
 gradient here.
 
 α is 0 by default, as every credit method has the team's outcome in its values already; with a purely local credit
-(first_error) set it to 1. The paper's going on with the best candidate is a matter of sampling, not of this file. Not
-the two-level form of that name.
+(first_error) set it to 1, the weight of the paper. `alpha=adaptive` is this project's own: in each group α is the team's
+share of the two signals' variance, Var(team) / (Var(team) + Var(credit)), in [0, 1]; who tells the candidates apart has
+the say, and a signal that is the same for all has none. The paper's going on with the best candidate is the sampling plan
+`best`. Not the two-level form of that name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -26,14 +29,30 @@ from apps.training.advantages import groups
 class Options(records.Options):
     """How team and local reward are mixed."""
 
-    alpha: float = Field(0.0, ge=0, description="weight of the team's outcome beside the turn's credit")
+    alpha: Annotated[float, Field(ge=0)] | Literal["adaptive"] = Field(
+        0.0,
+        description="weight of the team's outcome beside the turn's credit; adaptive: by their variances in a group",
+    )
     epsilon: float = Field(1e-6, ge=0, description="added to the standard deviation")
 
 
 def advantages(turns: Sequence[Valued], options: Options) -> np.ndarray:
     """One advantage a turn, float64 (len(turns),); NaN = no gradient."""
-    rewards = groups.credits(turns) + options.alpha * outcomes(turns) if options.alpha else groups.credits(turns)
-    return groups.normalised(rewards, [(turn.task, turn.agent, turn.state) for turn in turns], options.epsilon)
+    keys, credits = [(turn.task, turn.agent, turn.state) for turn in turns], groups.credits(turns)
+    if options.alpha == "adaptive":
+        credits = mixed(outcomes(turns), credits, keys)
+    elif options.alpha:
+        credits = credits + options.alpha * outcomes(turns)
+    return groups.normalised(credits, keys, options.epsilon)
+
+
+def mixed(team: np.ndarray, credits: np.ndarray, keys: Sequence[tuple[str, str, str]]) -> np.ndarray:
+    """α · team + credit with each group's own α, (n,): the team's share of the two signals' variance there."""
+    result = credits.copy()
+    for group in groups.members(keys):
+        one, other = team[group], credits[group]
+        result[group] += groups.portion(one - one.mean(), other - other.mean()) * one
+    return result
 
 
 def outcomes(turns: Sequence[Valued]) -> np.ndarray:

@@ -16,6 +16,7 @@ speaks more often, where values are positive. Source: the notes that this projec
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -28,30 +29,52 @@ from apps.training.advantages import groups
 class Options(records.Options):
     """How the two levels are mixed."""
 
-    alpha: float = Field(0.5, ge=0, le=1, description="weight of the agent level; the turn level has the rest")
+    alpha: Annotated[float, Field(ge=0, le=1)] | Literal["adaptive"] = Field(
+        0.5,
+        description="weight of the agent level, the turn level has the rest; adaptive: by their variances in a task",
+    )
     epsilon: float = Field(1e-6, ge=0, description="added to the standard deviation")
 
 
 def advantages(turns: Sequence[Valued], options: Options) -> np.ndarray:
     """One advantage a turn, float64 (len(turns),); NaN = no gradient."""
     values = groups.credits(turns)
-    by_turn = groups.normalised(values, [(turn.task, turn.agent) for turn in turns], options.epsilon)
-    return mixed(agent_level(turns, values, options.epsilon), by_turn, options.alpha)
+    keys, totals, place = [(turn.task, turn.agent) for turn in turns], *agent_totals(turns, values)
+    tasks = [task for task, _, _ in place]
+    by_agent = groups.normalised(totals, tasks, options.epsilon)
+    by_turn = groups.normalised(values, keys, options.epsilon)
+    weights = dict.fromkeys(tasks, options.alpha)
+    if options.alpha == "adaptive":
+        weights = adaptive(groups.centred(totals, tasks), tasks, groups.centred(values, keys), [t.task for t in turns])
+    number = {pair: i for i, pair in enumerate(place)}
+    of_turn = [number[turn.task, turn.trace, turn.agent] for turn in turns]
+    alpha = np.array([weights[turn.task] for turn in turns], dtype=np.float64)
+    return mixed(by_agent[of_turn], by_turn, alpha)
 
 
-def agent_level(turns: Sequence[Valued], values: np.ndarray, epsilon: float) -> np.ndarray:
-    """A_agent of each turn, (n,): sums over the turns of one agent in one trace, normalised within the task."""
+def agent_totals(turns: Sequence[Valued], values: np.ndarray) -> tuple[np.ndarray, list[tuple[str, str, str]]]:
+    """What an agent's turns of one trace sum to, (m,), and (task, trace, agent) of each sum."""
     totals: dict[tuple[str, str, str], float] = {}
     for turn, value in zip(turns, values, strict=True):
         pair = (turn.task, turn.trace, turn.agent)
         totals[pair] = totals.get(pair, 0.0) + value
-    sums = np.array(list(totals.values()), dtype=np.float64)
-    level = dict(zip(totals, groups.normalised(sums, [task for task, _, _ in totals], epsilon), strict=True))
-    return np.array([level[turn.task, turn.trace, turn.agent] for turn in turns], dtype=np.float64)
+    return np.array(list(totals.values()), dtype=np.float64), list(totals)
 
 
-def mixed(by_agent: np.ndarray, by_turn: np.ndarray, alpha: float) -> np.ndarray:
-    """The weighted sum of the levels that say something; NaN where neither does."""
-    levels, weights = np.stack([by_agent, by_turn]), np.array([[alpha], [1 - alpha]])
+def adaptive(
+    agents: np.ndarray, agent_tasks: Sequence[str], turns: np.ndarray, turn_tasks: Sequence[str]
+) -> dict[str, float]:
+    """Each task's α, from both levels' centred values; NaN, a member that says nothing, is left out."""
+    mine = {task: ([], []) for task in agent_tasks}
+    for level, (values, tasks) in enumerate(((agents, agent_tasks), (turns, turn_tasks))):
+        for value, task in zip(values, tasks, strict=True):
+            if not np.isnan(value):
+                mine[task][level].append(value)
+    return {task: groups.portion(np.array(one), np.array(other)) for task, (one, other) in mine.items()}
+
+
+def mixed(by_agent: np.ndarray, by_turn: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """The weighted sum of the levels that say something, by each turn's α, (n,); NaN where neither does."""
+    levels, weights = np.stack([by_agent, by_turn]), np.stack([alpha, 1 - alpha])
     says = ~np.isnan(levels) & (weights > 0)
     return np.where(says.any(axis=0), np.where(says, weights * levels, 0.0).sum(axis=0), np.nan)

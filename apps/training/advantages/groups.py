@@ -6,17 +6,22 @@ from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 
-from apps.records import MeritError, Valued
+from apps.records import MeritError, Tokens, Valued
 
 ROUNDING = 1e-9  # values of a group that differ by no more are equal: sums of Shapley weights leave such dust
 
 
-def varied(values: np.ndarray, keys: Sequence[Hashable]) -> Iterator[list[int]]:
-    """The positions of each group of equal keys, but for groups of one or without variance: they say nothing."""
-    members: dict[Hashable, list[int]] = {}
+def members(keys: Sequence[Hashable]) -> list[list[int]]:
+    """The positions of each group of equal keys."""
+    found: dict[Hashable, list[int]] = {}
     for position, key in enumerate(keys):
-        members.setdefault(key, []).append(position)
-    return (group for group in members.values() if np.ptp(values[group]) > ROUNDING)  # ptp: 0 for a group of one
+        found.setdefault(key, []).append(position)
+    return list(found.values())
+
+
+def varied(values: np.ndarray, keys: Sequence[Hashable]) -> Iterator[list[int]]:
+    """The same, but for groups of one or without variance: they say nothing."""
+    return (group for group in members(keys) if np.ptp(values[group]) > ROUNDING)  # ptp: 0 for a group of one
 
 
 def centred(values: np.ndarray, keys: Sequence[Hashable]) -> np.ndarray:
@@ -35,6 +40,12 @@ def normalised(values: np.ndarray, keys: Sequence[Hashable], epsilon: float) -> 
     return result
 
 
+def portion(one: np.ndarray, other: np.ndarray) -> float:
+    """The share of `one` in the mean squares of two centred signals, in [0, 1]; 0 where neither varies."""
+    squares = [float(np.mean(values**2)) if len(values) else 0.0 for values in (one, other)]
+    return squares[0] / sum(squares) if sum(squares) > ROUNDING**2 else 0.0
+
+
 def credits(turns: Sequence[Valued]) -> np.ndarray:
     """The turns' values, float64 (len(turns),). MeritError where one is no number: it would void its whole group."""
     values = np.array([turn.value for turn in turns], dtype=np.float64)
@@ -45,3 +56,25 @@ def credits(turns: Sequence[Valued]) -> np.ndarray:
             "number was expected; assign credit again"
         )
     return values
+
+
+def told(turns: Sequence[Valued]) -> list[Tokens]:
+    """What is known of the turns' tokens. MeritError where it was not asked for."""
+    for turn in turns:
+        if turn.tokens is None:
+            raise MeritError(
+                f"advantages: of turn {turn.index} of {turn.agent!r} in trace {turn.trace!r} nothing is known token by "
+                "token (a value model's predictions, the reference's log-probabilities), which this estimator reads"
+            )
+    return [turn.tokens for turn in turns]
+
+
+def held(turns: Sequence[Valued], beta: float) -> np.ndarray:
+    """The turns' values with the KL in the reward, R − β Σ (logp_old − logp_ref) over a turn's tokens, (n,)."""
+    values = credits(turns)
+    return values - beta * np.array([tokens.divergence.sum() for tokens in told(turns)]) if beta else values
+
+
+def parted(flat: np.ndarray, like: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """A flat array cut into arrays as long as those of `like`."""
+    return np.split(flat, np.cumsum([len(tokens) for tokens in like])[:-1]) if len(like) else []
