@@ -45,6 +45,14 @@ class Rollout(records.Options):
         description="branches at each role's turns, for `tree`; default by duty: solve 3, check 4, revise 3, report 1",
     )
     shards: int = Field(2, ge=1, description="tasks of the DAG that a round's rollouts are split into")
+    waves: int = Field(
+        1,
+        ge=1,
+        description="dynamic sampling: up to so many waves, each of the tasks still wanted so that `tasks` groups differ in outcome",
+    )
+    overlong: int = Field(
+        0, ge=0, description="tokens before sampling.max_new_tokens over which a turn's reward falls by 1; 0 none"
+    )
 
 
 class Evaluation(records.Options):

@@ -22,8 +22,7 @@ def dag(config: Config, plan: Plan) -> dict[str, Node]:
 
     for number in range(config.rounds):
         plan.round = number + 1
-        played = steps.rollout(training, team)
-        judged = steps.grade(training, played)
+        played, judged = steps.rollout(training, team)
         replays = steps.replay(training, team, played, judged)
         credit = steps.assign(training, played, judged, replays)
         for name, nodes in (("rollout", played), ("grade", judged), ("replay", replays), ("assign", credit)):

@@ -72,13 +72,20 @@ class Steps:
         """The team as it comes: every agent is the base model."""
         return self._add(stages.BASE, agents=self.agents)
 
-    def rollout(self, tasks: Node, team: Node) -> Shards:
-        """A round's plays of training tasks."""
+    def rollout(self, tasks: Node, team: Node) -> tuple[Shards, Shards]:
+        """A round's plays of training tasks, and their verdicts: in waves, each of the tasks that the ones before left wanting."""
         config, rollout = self.config, self.config.rollout
-        plan, start = self._plays(rollout.plan), (self.plan.round - 1) * rollout.tasks
-        return self.play(
-            tasks, team, f"train/{self.plan.round}", start, rollout.tasks, rollout.shards, plan, config.sampling
-        )
+        plan, window = self._plays(rollout.plan), rollout.tasks * rollout.waves
+        played: Shards = []
+        judged: Shards = []
+        for wave in range(rollout.waves):
+            counted = {"rollout": played, "grade": judged}
+            refill = self._add(stages.REFILL, counted, groups=rollout.tasks) if wave else None
+            start = (self.plan.round - 1) * window + wave * rollout.tasks
+            what, counts = f"train/{self.plan.round}", (start, rollout.tasks, rollout.shards)
+            new = self.play(tasks, team, what, *counts, plan, config.sampling, window, refill)
+            played, judged = played + new, judged + self.grade(tasks, new)
+        return played, judged
 
     def grade(self, tasks: Node, played: Shards) -> Shards:
         return [
@@ -155,6 +162,7 @@ class Steps:
             agents=self.agents,
             advantage=config.advantage,
             objective=config.objective,
+            **({"overlong": config.rollout.overlong} if config.rollout.overlong else {}),
         )
         return [
             self._add(
@@ -217,22 +225,30 @@ class Steps:
         return self._add(stages.MEASURE, inputs, topology=self.config.topology)
 
     def play(
-        self, tasks: Node, team: Node, what: str, start: int, count: int, shards: int, plan: dict, sampling: Sampling
+        self,
+        tasks: Node,
+        team: Node,
+        what: str,
+        start: int,
+        count: int,
+        shards: int,
+        plan: dict,
+        sampling: Sampling,
+        window: int = 0,
+        refill: Node | None = None,
     ) -> Shards:
-        """Plays of tasks start … start + count - 1 of a shuffle, in shards of whole groups."""
+        """Plays of tasks start … start + count - 1 of a shuffle, in shards of whole groups; with `refill` of as many as that says."""
         speak = self._speak(what, sampling)
-        order = f"{self.config.seed}/{what.split('/')[0]}"
+        take = {"seed": f"{self.config.seed}/{what.split('/')[0]}", "window": window or count}
         edges = [start + count * i // shards for i in range(shards + 1)]
+        parts = [{"start": low, "count": high - low} for low, high in zip(edges[:-1], edges[1:], strict=True)]
+        if refill:
+            parts = [{"start": start, "count": count, "part": [i, shards]} for i in range(shards)]
+        inputs = {"tasks": tasks, "policies": team, **({"refill": refill} if refill else {})}
         return [
-            self._add(
-                stages.ROLLOUT,
-                {"tasks": tasks, "policies": team},
-                plan=plan,
-                take={"seed": order, "start": low, "count": high - low, "window": count},
-                **speak,
-            )
-            for low, high in zip(edges[:-1], edges[1:], strict=True)
-            if high > low
+            self._add(stages.ROLLOUT, inputs, plan=plan, take={**take, **part}, **speak)
+            for part in parts
+            if part["count"]
         ]
 
     def _speak(self, what: str, sampling: Sampling) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from apps.inference import traces
 from apps.inference.driver import Start, Team, Voice, grow_tree, perform
 from apps.inference.engine import Engine
 from apps.records import MeritError, Policy, Sampling, Task
+from apps.reward import verdicts
 from apps.tasks import app as tasks_app
 from apps.training import canary
 
@@ -45,8 +46,14 @@ def play(tasks: Sequence[Task], plan: Mapping[str, Any], speaking: Voice):
 
 
 def chosen_tasks(inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> list[Task]:
-    """The tasks that `options["take"]` names: seed, start and count."""
-    return tasks_app.take(tasks_app.read(inputs["tasks"][0]), **options["take"])
+    """The tasks that `options["take"]` names: seed, start, count and window; in a later wave this shard's `part` of those wanted."""
+    take = dict(options["take"])
+    if "refill" in inputs:
+        wanted = verdicts.wanted(inputs["refill"][0])
+        number, shards = take.pop("part")
+        low, high = (wanted * n // shards for n in (number, number + 1))
+        take |= {"start": take["start"] + low, "count": high - low}
+    return tasks_app.take(tasks_app.read(inputs["tasks"][0]), **take)
 
 
 def voice(folder: Path, options: Mapping[str, Any]) -> Voice:

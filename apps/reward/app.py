@@ -1,4 +1,7 @@
-"""The stage `grade`: puts a verdict on every trace, and on every turn of its own that carries an answer."""
+"""The stage `grade`: puts a verdict on every trace, and on every turn of its own that carries an answer.
+
+The stage `refill` counts, after a wave of plays, how many groups that differ in outcome a round still wants.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 from apps import leaf
 from apps.inference import traces
 from apps.records import Graded, Task, Trace
-from apps.reward import verdicts
+from apps.reward import variance, verdicts
 from apps.tasks import app as tasks_app
 
 ANSWERING = ("solve", "revise", "report")  # duties whose turns carry an answer
@@ -32,3 +35,20 @@ def judge(task: Task, trace: Trace, duties: Mapping[str, str], verify) -> Graded
     """The verdicts of one trace."""
     turns = tuple(verify(task, turn.text) if duties.get(turn.agent) in ANSWERING else None for turn in trace.turns)
     return Graded(trace, verify(task, trace.answer), turns)
+
+
+def refill(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the waves so far, given as shards `rollout` and `grade`: how many of `groups` varied groups are still wanted."""
+    graded = [
+        g
+        for shard, judged in zip(inputs["rollout"], inputs["grade"], strict=True)
+        for g in verdicts.read(judged, traces.read(shard / traces.FILE))
+    ]
+    scores = [(g.trace.task, g.verdict.score) for g in graded]
+    facts = {
+        "wanted": variance.wanting(options["groups"], scores),
+        "varied": len(variance.varied(scores)),
+        "played": len({task for task, _ in scores}),
+    }
+    verdicts.write_refill(out, facts)
+    return facts

@@ -1,15 +1,15 @@
-"""What grading writes and reads: a line of JSON for each trace, in the order of the traces."""
+"""What grading writes and reads: a line of JSON for each trace, in the order of the traces; and what a refill decided."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from apps.records import Graded, MeritError, Trace, Verdict
 
-FILE = "verdicts.jsonl"
+FILE, REFILL = "verdicts.jsonl", "refill.json"
 
 
 def write(folder: Path, graded: Sequence[Graded]) -> None:
@@ -30,3 +30,13 @@ def read(folder: Path, traces: Sequence[Trace]) -> list[Graded]:
         Graded(trace, Verdict(**row["verdict"]), tuple(v and Verdict(**v) for v in row["turns"]))
         for trace, row in zip(traces, rows, strict=True)
     ]
+
+
+def write_refill(folder: Path, facts: Mapping[str, int]) -> None:
+    """`facts["wanted"]`: how many tasks the next wave is to play."""
+    (folder / REFILL).write_text(json.dumps(facts) + "\n", encoding="utf-8")
+
+
+def wanted(folder: Path) -> int:
+    """How many tasks a wave is to play."""
+    return json.loads((folder / REFILL).read_text(encoding="utf-8"))["wanted"]

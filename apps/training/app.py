@@ -14,7 +14,7 @@ from apps.credit.turns import valued
 from apps.inference import traces
 from apps.platform import mpi
 from apps.reward import verdicts
-from apps.training import build, fit
+from apps.training import build, fit, overlong
 from apps.training.main import FACTS
 from apps.training.options import Options
 
@@ -25,6 +25,7 @@ def batch(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str,
     graded = [g for folder, shard in zip(inputs["grade"], shards, strict=True) for g in verdicts.read(folder, shard)]
     credit = [c for shard in inputs["assign"] for c in results.read(shard)]
     turns = valued([g.trace for g in graded], credit, [g.verdict.score for g in graded])
+    turns = overlong.shaped(turns, options.get("overlong", 0))
     module, chosen = (
         leaf.find("training/advantages", options["advantage"]["name"]),
         leaf.options("training/advantages", options["advantage"]),

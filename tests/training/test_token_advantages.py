@@ -166,7 +166,8 @@ def scalar_plus_plus(rows, beta, baseline, epsilon):
     values = [r.value for r in rows]
     centred = [v - sum(values) / len(values) if baseline else v for v in values]
     togo = [
-        [c - beta * sum(r.tokens.divergence[t:]) for t in range(len(r.tokens.values))] for c, r in zip(centred, rows)
+        [c - beta * sum(r.tokens.divergence[t:]) for t in range(len(r.tokens.values))]
+        for c, r in zip(centred, rows, strict=True)
     ]
     mean = sum(sum(x) / len(x) for x in togo) / len(togo)
     variance = sum(sum((v - mean) ** 2 for v in x) / len(x) for x in togo) / (len(togo) - 1)

@@ -116,8 +116,7 @@ def test_a_judge_is_calibrated_on_all_shards_unless_it_is_told():
         steps = steps_of(name="judge", **credit)
         tasks, team = steps.tasks("train"), steps.untrained()
         steps.plan.round = 1
-        played = steps.rollout(tasks, team)
-        judged = steps.grade(tasks, played)
+        played, judged = steps.rollout(tasks, team)
         assigned = steps.assign(tasks, played, judged, steps.replay(tasks, team, played, judged))
         assert len(played) == len(assigned) == 2
         calibrated = [node for node in steps.nodes.values() if node.stage.name == "calibrate"]
