@@ -85,7 +85,14 @@ class PostTrain(Run):
     """The configuration of `post_train`. Sections with a `name` choose a leaf; their other keys are its options."""
 
     model: str = Field("embedded", description="a local Hugging Face folder, or the model that comes with Merit")
+    stages: tuple[str | Section, ...] = Field(
+        (),
+        description="what the run chains, as in [sft, {name: grpo, rounds: 3}]; default: post-training alone. Known: list stages",
+    )
     rounds: int = Field(5, ge=0, description="rounds of rollout, credit and training")
+    restart: bool = Field(
+        False, description="each round trains the team that the stage began with, not the last round's (STaR)"
+    )
     tasks: Section = Field({"name": "arithmetic", "levels": [4, 5]}, description="a family of tasks")
     verifier: Section = Field({"name": ""}, description="who judges answers; default: the family's own")
     topology: Section = Field({"name": "solve_critique_revise"}, description="how the team works together")

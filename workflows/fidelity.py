@@ -143,7 +143,7 @@ def _team(config: Config, plan: Plan) -> Node:
     steps = Steps(settings, plan)
     tasks = steps.tasks("test")
     team = _adopted(config, plan, steps.agents) if config.adapters else steps.untrained()
-    played, judged, *_ = steps.show(tasks, team)
+    played, judged, *_ = steps.show(team)
     inputs = {"tasks": tasks, "rollout": played, "grade": judged}
     speak = {key: value for key, value in played.options.items() if key not in ("plan", "take")}
     methods = config.methods | _variants()

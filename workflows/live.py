@@ -47,8 +47,9 @@ def carry_out(
         _begin(folder, workflow, config, place)
         _point_at_latest(folder)  # at once, so that --resume finds a run that was killed
         shelf = store.Store(config.store)
+        rounds = max((node.round for node in planned.nodes.values()), default=0)
         try:
-            with Progress(planned.counts(), sys.stdout, config.name, getattr(config, "rounds", 0)) as progress:
+            with Progress(planned.counts(), sys.stdout, config.name, rounds) as progress:
                 for node in planned.nodes.values():
                     progress.expect(node.key, node.stage.name, node.round)
                 memoizer = StoreMemoizer(shelf, _listener(shelf, progress))

@@ -13,6 +13,7 @@ from apps.inference.driver import seed_of
 from apps.records import MeritError, Sampling
 from apps.training import policy
 from workflows import model, resolve
+from workflows.chain import Standing, Story
 from workflows.config import PostTrain, Section
 from workflows.plan import Node, Plan
 
@@ -20,11 +21,12 @@ Shards = list[Node]
 
 
 class Steps:
-    """The steps of one run: a configuration and the plan that it is turned into."""
+    """The steps of one run, or of one stage of it: a configuration and the plan that it is turned into."""
 
-    def __init__(self, config: PostTrain, plan: Plan) -> None:
+    def __init__(self, config: PostTrain, plan: Plan, standing: Standing | None = None) -> None:
         self.config, self.plan = config, plan
         self.nodes: dict[str, Node] = {}  # of this run, which may share them with others in the plan
+        self.start = {"start": standing.base} if standing and standing.base else {}  # input of all that opens the model
         if (
             self.trains
             and "old" in leaf.find("training/objectives", config.objective["name"]).NEEDS
@@ -37,6 +39,12 @@ class Steps:
         self.model = model.identity(config.model) if config.engine["name"] != "scripted" else "scripted"
         if self.trains and config.training.lora is not None:
             policy.check_targets(config.training.lora.targets, model.layers(config.model))
+
+    def onward(self, standing: Standing, config: PostTrain | None = None) -> Steps:
+        """The steps of a stage of the same run, from where the last one left things."""
+        steps = Steps(config if isinstance(config, PostTrain) else self.config, self.plan, standing)
+        steps.nodes = self.nodes
+        return steps
 
     @cached_property
     def topology(self) -> ModuleType:
@@ -115,7 +123,7 @@ class Steps:
         return [
             self._add(
                 stages.REPLAY,
-                {"tasks": tasks, "policies": team, "rollout": shard, "grade": verdicts, **asked},
+                {"tasks": tasks, "policies": team, "rollout": shard, "grade": verdicts, **self.start, **asked},
                 credit=credit,
                 verifier=self.verifier,
                 **speak,
@@ -167,7 +175,7 @@ class Steps:
         return [
             self._add(
                 stages.TRAIN,
-                {"batch": rows, "policies": team},
+                {"batch": rows, "policies": team, **self.start},
                 agent=agent,
                 base_model=self.model,
                 objective=config.objective,
@@ -191,34 +199,49 @@ class Steps:
         rule = self.config.promotion.model_dump(exclude={"unit"})
         return self._add(stages.PROMOTE, inputs, promotion=rule, agents=tried)
 
-    def validate(self, tasks: Node, team: Node) -> Node:
+    def validate(self, team: Node) -> Node:
         """Figures on the validation tasks, sampled: the same tasks and random numbers in every round."""
-        evaluation = self.config.evaluation
+        evaluation, tasks = self.config.evaluation, self.tasks("validation")
         plan = {"name": "independent", "samples": evaluation.validation_samples}
         count, shards = evaluation.validation_tasks, evaluation.shards
         return self._measure(tasks, self.play(tasks, team, "validation", 0, count, shards, plan, self.config.sampling))
 
-    def test(self, tasks: Node, team: Node, greedy: bool) -> Node:
-        """Figures on the test tasks."""
-        evaluation, sampling = self.config.evaluation, self.config.sampling
-        plan = {"name": "independent", "samples": 1 if greedy else evaluation.samples}
-        sampling = dataclasses.replace(sampling, temperature=0.0) if greedy else sampling
-        return self._measure(
-            tasks, self.play(tasks, team, "test", 0, evaluation.tasks, evaluation.shards, plan, sampling)
-        )
+    def tests(self, team: Node) -> dict[str, Node]:
+        """Figures on the test tasks, greedy and sampled."""
+        evaluation, sampled, tasks = self.config.evaluation, self.config.sampling, self.tasks("test")
+        found = {}
+        for mode, samples, sampling in (
+            ("greedy", 1, dataclasses.replace(sampled, temperature=0.0)),
+            ("sampled", evaluation.samples, sampled),
+        ):
+            plan = {"name": "independent", "samples": samples}
+            played = self.play(tasks, team, "test", 0, evaluation.tasks, evaluation.shards, plan, sampling)
+            found[mode] = self._measure(tasks, played)
+        return found
 
-    def show(self, tasks: Node, team: Node) -> list[Node]:
+    def show(self, team: Node) -> list[Node]:
         """Credit on a few test tasks, for the report: [rollout, grade, assign]. A tree only for a method that wants one."""
-        plan = self._plays("tree" if resolve.wants_tree(self.config) else "independent")
+        plan, tasks = self._plays("tree" if resolve.wants_tree(self.config) else "independent"), self.tasks("test")
         played = self.play(tasks, team, "show", 0, self.config.evaluation.shown_tasks, 1, plan, self.config.sampling)
         judged = self.grade(tasks, played)
         return [*played, *judged, *self.assign(tasks, played, judged, self.replay(tasks, team, played, judged))]
 
-    def report(self, **inputs: Node | Sequence[Node]) -> Node:
+    def report(
+        self, story: Story, before: dict[str, Node], after: dict[str, Node], shown: list[Node], shown_after: list[Node]
+    ) -> Node:
+        """What the run was and what came of it; a chain's stages are told one by one."""
         hidden = ("store", "runs", "name")
         settings = {k: v for k, v in self.config.model_dump(mode="json").items() if k not in hidden}
         settings["name"] = self.config.name
-        return self._add(stages.REPORT, inputs, config=settings, agents=self.agents, duties=dict(self.topology.DUTIES))
+        inputs = {f"before_{mode}": node for mode, node in before.items()}
+        inputs |= {f"after_{mode}": node for mode, node in after.items()}
+        inputs |= {"tasks": self.tasks("test"), "show_before": shown, "show_after": shown_after, **story.history}
+        inputs |= {"validation": story.curve, "promote": story.decisions}
+        options: dict[str, Any] = {"agents": self.agents, "duties": dict(self.topology.DUTIES)}
+        if self.config.stages:
+            inputs["stages"], options["stages"] = list(story.stages.values()), list(story.stages)
+        inputs["everything"] = list(self.nodes.values())
+        return self._add(stages.REPORT, inputs, config=settings, **options)
 
     def _measure(self, tasks: Node, played: Shards) -> Node:
         inputs = {"rollout": played, "grade": self.grade(tasks, played)}
@@ -244,7 +267,7 @@ class Steps:
         parts = [{"start": low, "count": high - low} for low, high in zip(edges[:-1], edges[1:], strict=True)]
         if refill:
             parts = [{"start": start, "count": count, "part": [i, shards]} for i in range(shards)]
-        inputs = {"tasks": tasks, "policies": team, **({"refill": refill} if refill else {})}
+        inputs = {"tasks": tasks, "policies": team, **self.start, **({"refill": refill} if refill else {})}
         return [
             self._add(stages.ROLLOUT, inputs, plan=plan, take={**take, **part}, **speak)
             for part in parts

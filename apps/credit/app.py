@@ -31,7 +31,7 @@ CALIBRATION = "calibration.json"
 def replay(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
     """Finds out all that the method, or each of `methods`, asks; the groups of a shard together."""
     began = time.perf_counter()
-    groups = read_groups(inputs, options)
+    groups, options = read_groups(inputs, options), inference_app.based(inputs, options)
     verifier, tuned = leaf.find("reward", options["verifier"]["name"]), leaf.options("reward", options["verifier"])
     speaking = inference_app.voice(inputs["policies"][0], options)
     found: list[dict[Question, Finding]] = [{} for _ in groups]

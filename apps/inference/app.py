@@ -24,7 +24,7 @@ _heard: set[str] = set()  # digests of the policies whose canary sang to the eng
 def rollout(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
     """Traces of a shard of tasks under the team of `policies`."""
     started = time.perf_counter()
-    tasks = chosen_tasks(inputs, options)
+    tasks, options = chosen_tasks(inputs, options), based(inputs, options)
     speaking = voice(inputs["policies"][0], options)
     played = play(tasks, options["plan"], speaking)
     traces.write(out / traces.FILE, played)
@@ -54,6 +54,11 @@ def chosen_tasks(inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any
         low, high = (wanted * n // shards for n in (number, number + 1))
         take |= {"start": take["start"] + low, "count": high - low}
     return tasks_app.take(tasks_app.read(inputs["tasks"][0]), **take)
+
+
+def based(inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options with the base model that an earlier stage of the run made, given as input `start`; else as they are."""
+    return {**options, "model": str(inputs["start"][0])} if "start" in inputs else options
 
 
 def voice(folder: Path, options: Mapping[str, Any]) -> Voice:

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from apps import leaf
 from apps.records import MeritError, Valued
-from apps.training.advantages import at_grpo, at_grpo_two_level, grpo
+from apps.training.advantages import at_grpo, at_grpo_two_level, grpo, threshold
 from tests.training.valued import run, turn
 
 NAMES = leaf.names("training/advantages")
 ESTIMATORS = [name for name in NAMES if not hasattr(leaf.find("training/advantages", name), "TOKENS")]  # one a turn
-IN_UNITS_OF_CREDIT = {"dr_grpo", "rloo"}  # they do not divide by a deviation
+IN_UNITS_OF_CREDIT = {"dr_grpo", "rloo", "threshold"}  # they do not divide by a deviation
+WITHOUT_GROUPS = {"threshold"}  # compared with a constant
 OVER_THE_BATCH = {"reinforce_plus_plus"}  # one statistic for all tasks
 NAN = float("nan")
 
@@ -79,13 +80,20 @@ def test_tasks_do_not_touch_each_other(name, turns):
         assert alone.tolist() == same([together[i] for i in mine])
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("name", sorted(set(ESTIMATORS) - WITHOUT_GROUPS))
 def test_a_single_turn_and_a_group_without_variance_give_no_gradient(name):
     module = leaf.find("training/advantages", name)
     assert run(module, [turn(1.0)]) == same([NAN])
     dust = [turn(0.1 + 0.2, "t#0"), turn(0.3, "t#1"), turn(0.3, "t#2")]
     assert run(module, dust) == same([NAN] * 3)
     assert run(module, []) == []
+
+
+def test_a_threshold_keeps_what_is_above_it_also_where_all_are():
+    right, wrong = turn(1.0), turn(0.0, "t#1")
+    assert run(threshold, [right]) == same([1.0]) and run(threshold, [right, right]) == same([1.0, 1.0])
+    assert run(threshold, [right, wrong, turn(0.1 + 0.2 - 0.3, "t#2")]) == same([1.0, NAN, NAN])
+    assert run(threshold, [right, wrong, turn(0.25, "t#2")], threshold=0.25) == same([0.75, -0.25, NAN])
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)

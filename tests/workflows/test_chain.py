@@ -1,0 +1,91 @@
+"""A chain of stages is one plan: what each link is set to, what it starts from, and what is refused before anything runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from apps.records import MeritError
+from workflows import chain, config, post_train
+from workflows.plan import Plan
+
+
+def loaded(*words: str) -> config.PostTrain:
+    return config.load(config.PostTrain, None, ["rounds=1", *words])
+
+
+def planned(*words: str) -> tuple[Plan, dict]:
+    plan = Plan()
+    return plan, post_train.dag(loaded(*words), plan)
+
+
+def of(plan: Plan, stage: str, number: int) -> list:
+    return [node for node in plan.nodes.values() if node.stage.name == stage and node.round == number]
+
+
+def test_an_objective_is_short_for_post_training_with_it():
+    first, second, third = chain.links(loaded("stages=[dpo, {name: grpo, rounds: 3, objective: {beta: 0.1}}, grpo]"))
+    assert first.config.objective == {"name": "dpo"} and first.config.rounds == 1
+    assert second.config.objective == {"name": "grpo", "beta": 0.1} and second.config.rounds == 3
+    assert third.config.objective == {"name": "grpo", "beta": 0.0}  # the run's own section of that name
+    assert [link.label for link in (first, second, third)] == ["dpo", "grpo", "grpo 2"]
+
+
+def test_a_run_without_stages_is_its_one_stage():
+    settings = loaded()
+    (link,) = chain.links(settings)
+    assert link.config is settings and link.module is post_train
+
+
+def test_star_keeps_all_that_is_right_and_trains_the_untrained_team():
+    (star,) = chain.links(loaded("stages=[star]"))
+    assert star.config.restart and star.config.objective == {"name": "sft"}
+    assert (star.config.credit, star.config.advantage) == ({"name": "uniform"}, {"name": "threshold"})
+    (rest,) = chain.links(loaded("stages=[rest]"))
+    assert not rest.config.restart and rest.config.objective == star.config.objective
+
+
+def test_rounds_are_numbered_on_and_each_stage_starts_from_the_team_that_the_last_one_left():
+    plan, found = planned("stages=[{name: grpo, rounds: 2}, {name: dpo, rounds: 1}]")
+    assert {node.round for node in plan.nodes.values()} == {0, 1, 2, 3}
+    objectives = [{node.options["objective"]["name"] for node in of(plan, "train", n)} for n in (1, 2, 3)]
+    assert objectives == [{"grpo"}, {"grpo"}, {"dpo"}]
+    (left,), (last,) = of(plan, "promote", 2), of(plan, "promote", 3)
+    assert {node.inputs["policies"][0] for node in of(plan, "train", 3)} == {left}
+    assert last.inputs["scores"] == [left] and found["team"] is last
+    report = found["report"]
+    assert report.options["stages"] == ["grpo", "dpo"] and report.inputs["stages"] == [left, last]
+    assert len(report.inputs["validation"]) == 4 and len(report.inputs["promote"]) == 3
+
+
+def test_star_plays_with_the_newest_team_and_trains_the_untrained_one():
+    plan, found = planned("stages=[{name: star, rounds: 2}]")
+    (left,) = of(plan, "promote", 1)
+    plays = [node for node in of(plan, "rollout", 2) if node.options["seed"].split("/")[1] == "train"]
+    assert {node.inputs["policies"][0] for node in plays} == {left}
+    assert {node.inputs["policies"][0] for node in of(plan, "train", 2)} == {found["untrained"]}
+
+
+def test_a_chain_of_one_runs_what_the_run_without_stages_does():
+    alone, chained = planned()[0], planned("stages=[post_train]")[0]
+    differing = set(alone.nodes) ^ set(chained.nodes)
+    assert {plan.nodes[key].stage.name for plan in (alone, chained) for key in differing & set(plan.nodes)} == {
+        "report"
+    }
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        ("[grop]", r"stages\[0\] \(grop\): stage: there is no 'grop'; did you mean 'grpo'\?"),
+        ("[dpo, {rounds: 2}]", r"stages\[1\] \(\): stage: there is no ''"),
+        ("[{name: dpo, round: 2}]", r"stages\[0\] \(dpo\): .*there is no 'round'; did you mean 'rounds'\?"),
+        ("[{name: dpo, objective: {beta: -1}}]", r"stages\[0\] \(dpo\): training/objectives.dpo: beta = -1"),
+        ("[{name: dpo, seed: 2}]", r"stages\[0\] \(dpo\): seed is the whole run's"),
+        ("[{name: dpo, topology: {name: single}}]", r"stages\[0\] \(dpo\): topology is the whole run's"),
+        ("[{name: dpo, stages: [grpo]}]", r"stages\[0\] \(dpo\): stages is the whole run's"),
+        ("[{name: grpo, credit: {name: malt}, rollout: {plan: independent}}]", r"stages\[0\] \(grpo\): .*reads a tree"),
+    ],
+)
+def test_a_fault_names_its_stage(stages, said):
+    with pytest.raises(MeritError, match=said):
+        planned(f"stages={stages}")
