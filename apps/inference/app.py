@@ -108,6 +108,6 @@ def _hear(policy: Policy, engine: Engine, options: Mapping[str, Any]) -> None:
     folder = Path(policy.adapter) if policy.adapter else None
     if not folder or policy.digest in _heard or not (folder / canary.FILE).is_file():
         return
-    dtype = options["engine"].get("dtype", "float32")
+    dtype = getattr(engine, "dtype", "float32")  # an engine without weights has none
     canary.check(folder, f"{policy.agent} ({policy.digest})", lambda pairs: engine.score(policy, pairs), dtype)
     _heard.add(policy.digest)

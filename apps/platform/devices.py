@@ -78,6 +78,19 @@ def backend(device: str) -> str:
     raise MeritError(f"several ranks cannot compute on {device!r}: {tried}; use training.parallel=single")
 
 
+def dtype(wanted: str, device: str) -> str:
+    """The dtype to compute with: `wanted`, or for "auto" bfloat16 where the device multiplies it faster than float32."""
+    if wanted != "auto":
+        return wanted
+    import torch
+
+    kind = device.partition(":")[0]
+    if kind == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    can = getattr(torch.cpu, "get_capabilities", dict)() if kind == "cpu" else {}
+    return "bfloat16" if kind == "xpu" or can.get("amx_bf16") or can.get("avx512_bf16") else "float32"
+
+
 def accelerator_in_sight() -> bool:
     """A guess without torch, for planning: whether the machine shows an accelerator."""
     if platform.system() == "Darwin":

@@ -17,6 +17,7 @@ from apps import records
 from apps.inference import chat, sampler
 from apps.inference.engine import Completion, Request
 from apps.inference.lora import Adapters
+from apps.platform import devices
 from apps.records import MeritError, Policy, Sampling
 
 RENDERED = 20_000  # prompts kept
@@ -25,9 +26,14 @@ RENDERED = 20_000  # prompts kept
 class Options(records.Options):
     """How the model is held and batched."""
 
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="dtype of the weights")
+    dtype: Literal["float32", "bfloat16", "auto"] = Field(
+        "float32", description="of the weights; auto = bfloat16 where the device multiplies it faster"
+    )
     rows: int = Field(256, ge=1, description="completions at once")
     adapters: int = Field(16, ge=1, description="adapters kept in memory")
+    merge_gib: float = Field(
+        1.0, ge=0, description="GiB for a second copy of weights, with the adapter of a batch's only policy added; float32"
+    )
 
 
 def load(model: str, options: Options, device: str) -> Transformers:
@@ -41,8 +47,9 @@ class Transformers:
         import torch
 
         self.options, self.device, self.torch = options, device, torch
-        self.tokenizer, self.model = open_model(model, options.dtype, device)
-        self.adapters = Adapters(self.model, options.adapters)
+        self.dtype = devices.dtype(options.dtype, device)
+        self.tokenizer, self.model = open_model(model, self.dtype, device)
+        self.adapters = Adapters(self.model, options.adapters, options.merge_gib)
         self._rendered: dict[tuple[str, str], tuple[str, np.ndarray]] = {}
         self.ends = _end_ids(self.model, self.tokenizer)
         self.context = getattr(self.model.config, "max_position_embeddings", None) or float("inf")  # tokens
@@ -106,6 +113,8 @@ class Transformers:
 
     def _decode(self, requests: Sequence[Request]) -> list[Completion]:
         """All completions of one batch, whose requests share their sampling."""
+        from apps.inference.cache import closed_up
+
         torch, sampling = self.torch, requests[0].sampling
         logits, cache, mask = self._read(requests)
         uniform = np.stack([sampler.uniforms(r.seed, sampling.max_new_tokens) for r in requests])
@@ -126,10 +135,11 @@ class Transformers:
             if not going or step + 1 == sampling.max_new_tokens:
                 break
             if len(going) < len(alive):
-                kept = torch.tensor(going, device=logits.device)
+                order = closed_up(going)
+                kept = torch.tensor(order, device=logits.device)
                 cache.batch_select_indices(kept)
                 self.adapters.keep_rows(kept)
-                chosen, mask, alive = chosen[kept], mask[kept], [alive[row] for row in going]
+                chosen, mask, alive = chosen[kept], mask[kept], [alive[row] for row in order]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
             positions = mask.sum(1, keepdim=True) - 1
             logits = self.model(
@@ -139,6 +149,8 @@ class Transformers:
 
     def _read(self, requests: Sequence[Request]):
         """Reads the prompts, equal ones of one policy once: the next token's logits, the cache, the attention mask."""
+        from apps.inference.cache import roomy
+
         keys = [(r.policy.digest, r.prompt_ids.tobytes()) for r in requests]
         first = {key: i for i, key in reversed(list(enumerate(keys)))}
         order = {key: row for row, key in enumerate(first)}
@@ -146,10 +158,8 @@ class Transformers:
         ids, mask = self._pad([requests[i].prompt_ids for i in first.values()])
         out = self.model(ids, attention_mask=mask, position_ids=_positions(mask), use_cache=True, logits_to_keep=1)
         rows = self.torch.tensor([order[key] for key in keys], device=ids.device)
-        cache = out.past_key_values
-        cache.batch_select_indices(rows)
         self.adapters.keep_rows(rows)
-        return out.logits[rows, -1], cache, mask[rows]
+        return out.logits[rows, -1], roomy(out.past_key_values, rows), mask[rows]
 
     def _use(self, policies: Sequence[Policy]) -> None:
         for policy in {p.digest: p for p in policies if p.adapter}.values():
@@ -195,12 +205,12 @@ def open_model(path: str, dtype: str, device: str):
 
 
 def _batches(requests: Sequence[Request], rows: int) -> Iterator[list[int]]:
-    """Indices of requests that share their sampling, by length of prompt, at most `rows` at once."""
+    """Indices of requests that share their sampling, by policy and length of prompt, at most `rows` at once."""
     samplings: dict[Sampling, list[int]] = {}
     for i, request in enumerate(requests):
         samplings.setdefault(request.sampling, []).append(i)
     for members in samplings.values():
-        members.sort(key=lambda i: len(requests[i].prompt_ids))
+        members.sort(key=lambda i: (requests[i].policy.digest, len(requests[i].prompt_ids)))
         yield from (members[start : start + rows] for start in range(0, len(members), rows))
 
 
