@@ -12,6 +12,7 @@ from apps import leaf, policies
 from apps.inference import traces
 from apps.inference.driver import Start, Team, Voice, grow_tree, perform
 from apps.inference.engine import Engine
+from apps.platform import devices
 from apps.records import MeritError, Policy, Sampling, Task
 from apps.reward import verdicts
 from apps.tasks import app as tasks_app
@@ -90,10 +91,11 @@ def engine_of(options: Mapping[str, Any]) -> Engine:
     if name not in _engines:
         _set_threads(options)
         module = leaf.find("inference/engines", options["engine"]["name"])
-        chosen = leaf.options("inference/engines", options["engine"])
+        device = options.get("device", "cpu")
+        chosen = devices.settled(leaf.options("inference/engines", options["engine"]), device)
         _engines.clear()  # one base model in memory
         _heard.clear()
-        _engines[name] = module.load(options["model"], chosen, options.get("device", "cpu"))
+        _engines[name] = module.load(options["model"], chosen, device)
     return _engines[name]
 
 

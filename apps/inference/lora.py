@@ -20,6 +20,7 @@ from apps.inference.merge import Merged
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+
 class Adapters:
     """The adapters of one base model. `choose` says which row of the next batches speaks with which."""
 

@@ -8,9 +8,11 @@ import os
 import platform
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
-from apps.records import MeritError
+from apps.records import MeritError, Options
 
+Settings = TypeVar("Settings", bound=Options)
 ORDER = ("cuda", "xpu", "mps", "cpu")  # the first that is there is taken
 BACKENDS = {
     "cuda": ("nccl",),
@@ -89,6 +91,12 @@ def dtype(wanted: str, device: str) -> str:
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     can = getattr(torch.cpu, "get_capabilities", dict)() if kind == "cpu" else {}
     return "bfloat16" if kind == "xpu" or can.get("amx_bf16") or can.get("avx512_bf16") else "float32"
+
+
+def settled(options: Settings, device: str) -> Settings:
+    """Options whose `dtype` may be "auto", with what that comes to on this device."""
+    wanted = getattr(options, "dtype", "")
+    return options.model_copy(update={"dtype": dtype(wanted, device)}) if wanted == "auto" else options
 
 
 def accelerator_in_sight() -> bool:

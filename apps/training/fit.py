@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from apps import leaf
+from apps.platform import devices
 from apps.platform.mpi import World
 from apps.records import MeritError
 from apps.training import canary, policy
@@ -32,7 +33,7 @@ def fit(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, A
     import torch
 
     started = time.perf_counter()
-    chosen = Options(**options["training"])
+    chosen = devices.settled(Options(**options["training"]), options.get("device", "cpu"))
     model = inputs["start"][0] if "start" in inputs else Path(options["model"])
     agent = options["agent"]
     rows = [Rows.load(folder / f"{agent}.npz") for folder in inputs["batch"]]

@@ -35,7 +35,9 @@ class Options(records.Options):
     micro_tokens: int = Field(
         4096, ge=1, description="tokens of one micro-batch; padding comes on top where rows cannot be packed"
     )
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the forward pass; weights stay in float32")
+    dtype: Literal["float32", "bfloat16", "auto"] = Field(
+        "float32", description="of the forward pass, weights stay in float32; auto = bfloat16 where that is faster"
+    )
     attention: Literal["eager", "sdpa"] = Field("eager", description="eager is faster on a CPU at short lengths")
     packing: bool = Field(
         True,

@@ -29,7 +29,9 @@ def agree(room: Room, plain: DynamicLayer) -> bool:
     return same and room.get_seq_length() == plain.get_seq_length()
 
 
-EVENTS = st.lists(st.one_of(st.integers(1, 2 * BLOCK), st.lists(st.integers(0, 99), min_size=1, max_size=9)), max_size=8)
+EVENTS = st.lists(
+    st.one_of(st.integers(1, 2 * BLOCK), st.lists(st.integers(0, 99), min_size=1, max_size=9)), max_size=8
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -47,7 +49,7 @@ def test_a_room_holds_what_concatenation_would(rows, first, events):
             assert torch.equal(got[0], wanted[0]) and torch.equal(got[1], wanted[1])
         else:
             kept = torch.tensor([i % len(plain.keys) for i in event])
-            room.batch_select_indices(kept)
+            room.reorder_cache(kept)
             plain.batch_select_indices(kept)
         assert agree(room, plain)
 
@@ -59,7 +61,7 @@ def test_what_is_appended_is_written_where_it_stays():
     for step in range(BLOCK):
         room.update(*states(4, 1, step))
     assert room.keys.data_ptr() == place and room.keys.shape[2] == 5 + BLOCK
-    room.batch_select_indices(torch.tensor([0, 3, 2]))
+    room.reorder_cache(torch.tensor([0, 3, 2]))
     assert room.keys.data_ptr() == place and len(room.keys) == 3
 
 

@@ -16,7 +16,6 @@ from apps.inference.engines import transformers
 from apps.records import MeritError, Policy
 from apps.tasks import app as tasks_app
 from apps.training import canary, policy
-from apps.training.fit import score
 from apps.training.options import Options
 from apps.training.rows import Rows
 from apps.training.trainer import Trainer
@@ -36,7 +35,7 @@ def trained(tiny_model, tmp_path_factory):
         np.ones(5),
     )
     trainer = Trainer(policy.open_policy(tiny_model, folder, Options(), 0), Options(micro_tokens=20))
-    canary.write(folder, rows, lambda first: score(trainer, first))
+    canary.write(folder, rows, trainer.score)
     return folder
 
 

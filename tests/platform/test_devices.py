@@ -37,3 +37,24 @@ def test_a_quota_is_rounded_up_to_whole_cores(tmp_path, text, cores):
 
 def test_there_are_no_more_cores_than_the_machine_has():
     assert 1 <= devices.cores() <= os.cpu_count()
+
+
+@pytest.mark.parametrize(
+    ("can", "found"),
+    [({"amx_bf16": True}, "bfloat16"), ({"avx512_bf16": True}, "bfloat16"), ({"avx2": True}, "float32")],
+)
+def test_an_automatic_dtype_is_what_the_processor_multiplies_fast(monkeypatch, can, found):
+    import torch
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can, raising=False)
+    assert devices.dtype("auto", "cpu") == found
+    assert devices.dtype("float32", "cpu") == "float32" and devices.dtype("bfloat16", "cpu") == "bfloat16"
+
+
+def test_options_are_settled_where_they_say_auto_and_left_alone_elsewhere():
+    from apps.inference.engines import scripted, transformers
+
+    automatic = transformers.Options(dtype="auto", rows=7)
+    assert devices.settled(automatic, "cpu") == transformers.Options(dtype=devices.dtype("auto", "cpu"), rows=7)
+    for options in (transformers.Options(), scripted.Options()):
+        assert devices.settled(options, "cpu") is options

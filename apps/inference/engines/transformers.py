@@ -17,7 +17,6 @@ from apps import records
 from apps.inference import chat, sampler
 from apps.inference.engine import Completion, Request
 from apps.inference.lora import Adapters
-from apps.platform import devices
 from apps.records import MeritError, Policy, Sampling
 
 RENDERED = 20_000  # prompts kept
@@ -32,7 +31,9 @@ class Options(records.Options):
     rows: int = Field(256, ge=1, description="completions at once")
     adapters: int = Field(16, ge=1, description="adapters kept in memory")
     merge_gib: float = Field(
-        1.0, ge=0, description="GiB for a second copy of weights, with the adapter of a batch's only policy added; float32"
+        1.0,
+        ge=0,
+        description="GiB for a second copy of weights, with the adapter of a batch's only policy added; float32",
     )
 
 
@@ -47,8 +48,8 @@ class Transformers:
         import torch
 
         self.options, self.device, self.torch = options, device, torch
-        self.dtype = devices.dtype(options.dtype, device)
-        self.tokenizer, self.model = open_model(model, self.dtype, device)
+        self.dtype = options.dtype
+        self.tokenizer, self.model = open_model(model, options.dtype, device)
         self.adapters = Adapters(self.model, options.adapters, options.merge_gib)
         self._rendered: dict[tuple[str, str], tuple[str, np.ndarray]] = {}
         self.ends = _end_ids(self.model, self.tokenizer)
@@ -113,7 +114,7 @@ class Transformers:
 
     def _decode(self, requests: Sequence[Request]) -> list[Completion]:
         """All completions of one batch, whose requests share their sampling."""
-        from apps.inference.cache import closed_up
+        from apps.inference.cache import closed_up, keep_rows
 
         torch, sampling = self.torch, requests[0].sampling
         logits, cache, mask = self._read(requests)
@@ -137,7 +138,7 @@ class Transformers:
             if len(going) < len(alive):
                 order = closed_up(going)
                 kept = torch.tensor(order, device=logits.device)
-                cache.batch_select_indices(kept)
+                keep_rows(cache, kept)
                 self.adapters.keep_rows(kept)
                 chosen, mask, alive = chosen[kept], mask[kept], [alive[row] for row in order]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
