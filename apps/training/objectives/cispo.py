@@ -41,8 +41,9 @@ def loss(batch: Batch, options: Options) -> tuple[Tensor, dict[str, float]]:
     ratio_BT = policy_gradient.log_ratio(batch).exp()
     penalty_BT, metrics = policy_gradient.penalty(batch, options, ratio_BT if options.kl_weighted else None)
     weight_BT = ratio_BT.detach().clamp(max=options.bound)
-    gain_BT = weight_BT * own(batch.advantages_BT, batch) * own(batch.logprobs_BT, batch) - penalty_BT
-    metrics |= {
+    plain_BT = weight_BT * own(batch.advantages_BT, batch) * own(batch.logprobs_BT, batch)
+    gain_BT, figures = policy_gradient.corrected(plain_BT, penalty_BT, batch, options)
+    metrics |= figures | {
         "clip_fraction": policy_gradient.mean((ratio_BT > options.bound).to(ratio_BT.dtype), batch),
         "ratio_mean": policy_gradient.mean(ratio_BT, batch),
     }

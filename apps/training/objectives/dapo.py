@@ -3,9 +3,8 @@
 −Σ_i Σ_t min(ρA, clip(ρ, 1 − ε_low, 1 + ε_high)A) / Σ m, over all own tokens of the whole step. Source: arXiv 2503.14476,
 eq. 8; ε_low = .2, ε_high = .28 and no KL (β = 0) as published.
 
-Two of DAPO's four parts are here: clip-higher and the token-level loss. Of the third, dynamic sampling, groups without
-variance are dropped by the batch builder, as their advantage is NaN; sampling others in their place is not done. The
-fourth, a penalty for answers that run long, belongs to the reward and is not done either.
+Two of DAPO's four parts are here: clip-higher and the token-level loss. Dynamic sampling is `rollout.waves`, the penalty
+for answers that run long `rollout.overlong`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from apps.training.batch import Batch
-from apps.training.objectives import policy_gradient
+from apps.training.objectives import correction, policy_gradient
 from apps.training.objectives.tokens import own
 
 if TYPE_CHECKING:
@@ -43,10 +43,21 @@ def loss(batch: Batch, options: Options) -> tuple[Tensor, dict[str, float]]:
     ratio_B = (log_ratio_BT.sum(dim=1) / length_B).exp()
     advantages_B = own(batch.advantages_BT, batch).sum(dim=1) / length_B
     penalty_BT, metrics = policy_gradient.penalty(batch, options, log_ratio_BT.exp() if options.kl_weighted else None)
-    gain_B = policy_gradient.clipped(ratio_B, advantages_B, options) - penalty_BT.sum(dim=1) / length_B
+    plain_B, penalty_B = policy_gradient.clipped(ratio_B, advantages_B, options), penalty_BT.sum(dim=1) / length_B
+    gain_B, figures = corrected(plain_B, penalty_B, length_B, batch, options)
     bites_B = policy_gradient.clip_bites(ratio_B, advantages_B, options)
-    metrics |= {
+    metrics |= figures | {
         "clip_fraction": float(bites_B.sum()) / batch.sequences,
         "ratio_mean": float(ratio_B.detach().sum()) / batch.sequences,
     }
     return -gain_B.sum() / batch.sequences, metrics
+
+
+def corrected(gain_B: Tensor, penalty_B: Tensor, length_B: Tensor, batch: Batch, options: Options):
+    """The gain of each row with its weight, less the penalty; 0 for rows that are left out. (B,), and the metrics."""
+    if not options.corrects:
+        return gain_B - penalty_B, {}
+    apart_BT = correction.log_weight(batch)
+    kept_B = correction.kept(apart_BT, length_B, options)
+    weight_B = correction.weights(apart_BT.sum(dim=1) / length_B, options)
+    return kept_B * (weight_B * gain_B - penalty_B), correction.figures(apart_BT, kept_B, batch, options)

@@ -1,9 +1,12 @@
-"""What the policy-gradient objectives share: the ratio, its clip and the KL to the reference. Not an objective.
+"""What the policy-gradient objectives share: ratio, clip, the KL to the reference, entropy, correction. Not an objective.
 
 ρ = π_θ/π_old a token, where π_old is the policy that sampled, with the engine's own log-probabilities: so ρ already holds
-what engine and trainer disagree about, and is clipped with it. A separate correction (TIS, a sequence mask) would need the
-trainer's log-probabilities of π_old too, which a batch does not carry. Nor does it carry the entropy of the whole
-distribution, so there is no entropy bonus.
+what engine and trainer disagree about, and is clipped with it. Where that is corrected (correction.py), π_old is the
+trainer's own policy before its first step, and each token's gain has a weight beside.
+
+The entropy bonus takes c·H(π_θ) off the loss at each own token, H over the whole vocabulary at the sampler's temperature,
+with its gradient: that of arXiv 1707.06347, eq. 9. No paper of language models in this folder has one; c = .01 there is
+a game's.
 
 The dual clip (arXiv 1912.09729, where c = 3): without it a bad token that was made much likelier is pushed down
 without bound, as min(ρA, clip(ρ)A) = ρA there.
@@ -23,19 +26,20 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from apps import records
 from apps.training.batch import Batch
+from apps.training.objectives import correction
 from apps.training.objectives.tokens import own
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Reference(records.Options):
-    """How strongly the reference holds."""
+class Reference(correction.Correction):
+    """How strongly the reference holds, what unsureness is worth, how the engine is corrected for."""
 
     beta: float = Field(0.0, ge=0, description="weight of the KL to the reference; 0 wants no reference")
     kl: Literal["k1", "k2", "k3"] = Field("k2", description="estimator of that KL, in the loss")
+    entropy: float = Field(0.0, ge=0, description="c of the bonus c times the entropy of each token's distribution")
 
 
 class Clip(Reference):
@@ -48,13 +52,26 @@ class Clip(Reference):
 
 
 def wanted(needs: frozenset[str], options: Reference) -> frozenset[str]:
-    """Without a KL term no reference is wanted: a third of the forward passes."""
-    return needs if options.beta else needs - {"reference"}
+    """What these options need: without a KL term no reference, which is a third of the forward passes."""
+    needs = needs if options.beta else needs - {"reference"}
+    needs = needs | {"entropy"} if options.entropy else needs
+    return needs | correction.NEEDED if options.corrects else needs
 
 
 def log_ratio(batch: Batch) -> Tensor:
-    """log ρ of each own token, 0 elsewhere; (B, T), nats."""
-    return own(batch.logprobs_BT, batch) - own(batch.old_BT, batch)
+    """log ρ of each own token, 0 elsewhere; (B, T), nats. π_old is the trainer's own where the batch carries it."""
+    old_BT = batch.old_BT if batch.anchor_BT is None else batch.anchor_BT
+    return own(batch.logprobs_BT, batch) - own(old_BT, batch)
+
+
+def corrected(gain_BT: Tensor, penalty_BT: Tensor, batch: Batch, options: Reference) -> tuple[Tensor, dict[str, float]]:
+    """The gain of each own token with its weight, less the penalty; 0 in rows that are left out. (B, T)."""
+    if not options.corrects:
+        return gain_BT - penalty_BT, {}
+    apart_BT = correction.log_weight(batch)
+    kept_B = correction.kept(apart_BT, lengths(batch), options)
+    left_BT = kept_B[:, None] * (correction.weights(apart_BT, options) * gain_BT - penalty_BT)
+    return left_BT, correction.figures(apart_BT, kept_B, batch, options)
 
 
 def clipped(ratio: Tensor, advantages: Tensor, options: Clip) -> Tensor:
@@ -75,16 +92,26 @@ def clip_bites(ratio: Tensor, advantages: Tensor, options: Clip) -> Tensor:
 
 
 def gain(batch: Batch, options: Clip) -> tuple[Tensor, dict[str, float]]:
-    """What each own token gains, min(ρA, clip(ρ)A) − β·KL, 0 elsewhere, (B, T); to be averaged as an objective likes."""
+    """What each own token gains, min(ρA, clip(ρ)A) − β·KL + c·H, 0 elsewhere, (B, T); to be averaged as an objective likes."""
     ratio_BT, advantages_BT = log_ratio(batch).exp(), own(batch.advantages_BT, batch)
     penalty_BT, metrics = penalty(batch, options, ratio_BT if options.kl_weighted else None)
     bites_BT = clip_bites(ratio_BT, advantages_BT, options)
     metrics |= {"clip_fraction": mean(bites_BT, batch), "ratio_mean": mean(ratio_BT, batch)}
-    return clipped(ratio_BT, advantages_BT, options) - penalty_BT, metrics
+    gain_BT, figures = corrected(clipped(ratio_BT, advantages_BT, options), penalty_BT, batch, options)
+    return gain_BT, metrics | figures
 
 
 def penalty(batch: Batch, options: Reference, weight_BT: Tensor | None = None) -> tuple[Tensor, dict[str, float]]:
-    """β·KL of each own token, (B, T), 0 with β = 0; `weight_BT` is ρ where the KL is weighted. The KL is a metric, if known."""
+    """β·KL − c·H of each own token, (B, T); `weight_BT` is ρ where the KL is weighted. Both are metrics, if known."""
+    penalty_BT, metrics = divergence(batch, options, weight_BT)
+    if batch.entropy_BT is not None:
+        entropy_BT = own(batch.entropy_BT, batch)
+        penalty_BT, metrics = penalty_BT - options.entropy * entropy_BT, metrics | {"entropy": mean(entropy_BT, batch)}
+    return penalty_BT, metrics
+
+
+def divergence(batch: Batch, options: Reference, weight_BT: Tensor | None) -> tuple[Tensor, dict[str, float]]:
+    """β·KL of each own token, (B, T), 0 with β = 0."""
     logprobs_BT = own(batch.logprobs_BT, batch)
     if batch.reference_BT is None and not options.beta:
         return logprobs_BT.new_zeros(logprobs_BT.shape), {}

@@ -3,8 +3,9 @@
 −Σ { min(ρA, clip(ρ, 1−ε, 1+ε)A) − β · KL } / Σ m over all own tokens of the whole step, ρ = π_θ/π_old. Source: arXiv
 1707.06347, eq. 7; ε = .2 as published, the dual clip off.
 
-What this file has not: a value head. So there is no value loss, and advantages come from groups of samples (`grpo`,
-`rloo`, …) instead of GAE. InstructGPT (arXiv 2203.02155) has the KL in the reward; here it is in the loss, 0 by default.
+The rest of PPO lies elsewhere: GAE and the KL in the reward (InstructGPT, arXiv 2203.02155) are the advantage `gae`, the
+value loss is the objective `value`, and the value model is a policy of its own. With another advantage (`grpo`, `rloo`, …)
+there is none of these. The KL may also be in the loss, 0 by default.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ length of a step's gradient and not its direction. A baseline belongs to the adv
 `reinforce_plus_plus`).
 
 The samples have to be the trained policy's own. After the first optimiser step of a round they are an older policy's,
-which nothing here corrects: take `ppo` or `cispo`, or one step a round. Its value is no measure of progress.
+which nothing here corrects: take `ppo` or `cispo`, or one step a round. What the *engine* does otherwise than the trainer
+can be corrected (`truncation`). Its value is no measure of progress.
 """
 
 from __future__ import annotations
@@ -35,5 +36,6 @@ def needs(options: Options) -> frozenset[str]:
 def loss(batch: Batch, options: Options) -> tuple[Tensor, dict[str, float]]:
     """A scalar, to be summed over micro-batches."""
     penalty_BT, metrics = policy_gradient.penalty(batch, options)
-    gain_BT = own(batch.advantages_BT, batch) * own(batch.logprobs_BT, batch) - penalty_BT
-    return -gain_BT.sum() / batch.tokens, metrics
+    plain_BT = own(batch.advantages_BT, batch) * own(batch.logprobs_BT, batch)
+    gain_BT, figures = policy_gradient.corrected(plain_BT, penalty_BT, batch, options)
+    return -gain_BT.sum() / batch.tokens, metrics | figures
