@@ -18,11 +18,12 @@ def report(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str
 
     Inputs: `before_greedy`, `after_greedy`, `before_sampled`, `after_sampled` (a `measure` each, same tasks);
     `validation` (`measure` of the untrained team, then of each round's candidate; or the round's last `promote`); `promote`
-    (one a round, or one a round and agent); `train`, `batch`,
+    (one a round, or one a round and agent); of a chain `stages` (scores of the team that each left); `train`, `batch`,
     `rollout`, `grade`, `assign`, `replay` (all rounds'); `show_before`, `show_after` (rollout, grade, assign of the same
     tasks); optionally `tasks` (for the questions). Folders under any other name count in seconds and tokens.
 
-    Options: `config` (the resolved run), `agents` (roles in order), `duties` (by role), optionally `command`.
+    Options: `config` (the resolved run), `agents` (roles in order), `duties` (by role), optionally `command`; of a chain
+    `stages` (their names).
     """
     summary = summarise(inputs, options)
     (out / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")

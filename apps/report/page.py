@@ -65,6 +65,8 @@ def ran(inputs: Inputs, options: Mapping[str, Any]) -> dict[str, str]:
         "Seed": str(config.get("seed", "")),
         "Host": ", ".join(sorted({artifacts.manifest(folder)["host"] for folder in every(inputs)})),
     }
+    if options.get("stages"):  # each has an objective and rounds of its own
+        found |= {"Stages": ", ".join(options["stages"]), "Objective": "", "Rounds": ""}
     return {what: value for what, value in found.items() if value}
 
 

@@ -15,6 +15,8 @@ accuracy, a difference or a credit, else the plays or the role's turns that a sh
     credit        role: before, after {mean, low, high, n}, rounds [the same of each training round's plays]
     validation    of the untrained team, then each round's candidate, or the team that the round left where adapters
                   were tried one by one: round, value, low, high, n
+    stages        of a run that chains them, a row each: stage, value, low, high, n (validation accuracy of the team that it
+                  left), change {difference, low, high, p} from the team that it began with, paired by task; else empty
     promotions    a decision each: round, agents (whose adapters were tried), promoted, difference, p, reason
     training      a round each: round, reward (mean score of its plays)
     seconds       stage: summed over the artifacts that went into the report (work, not waiting)
@@ -78,6 +80,7 @@ def summarise(inputs: Inputs, options: Mapping[str, Any]) -> dict[str, Any]:
         "metrics": {m: {"before": _metrics(b), "after": _metrics(a)} for m, (b, a) in modes.items()},
         "credit": credit_by_role(options["agents"], *shown, plays),
         "validation": validation,
+        "stages": by_stage(inputs, options),
         "promotions": promotions,
         "training": reward,
         "seconds": seconds_by_stage(every(inputs)),
@@ -87,6 +90,17 @@ def summarise(inputs: Inputs, options: Mapping[str, Any]) -> dict[str, Any]:
         "alarms": health.alarms(rows, [row["reward"] for row in reward], [row["value"] for row in validation]),
     }
     return plain(found)
+
+
+def by_stage(inputs: Inputs, options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The team that each stage of a chain left, against the one that it began with."""
+    scores = [evaluation.read(folder) for folder in (*inputs.get("validation", ())[:1], *inputs.get("stages", ()))]
+    rows = []
+    for name, before, after in zip(options.get("stages", ()), scores, scores[1:], strict=False):
+        test = statistics.paired(evaluation.matrix(before), evaluation.matrix(after))
+        change = {"difference": test.difference, "low": test.low, "high": test.high, "p": test.p}
+        rows.append({"stage": name, **after["accuracy"], "change": change})
+    return rows
 
 
 def gamed(plays: Sequence[Played]) -> dict[str, Any] | None:

@@ -23,6 +23,7 @@ def table(summary: Path) -> str:
         ("trained team over its solver", "", "", f"{over['difference']:+.3f} [{over['low']:+.3f}, {over['high']:+.3f}]")
     )
     rows += [_figure(f"{role}: {name}", both) for role, named in found["roles"].items() for name, both in named.items()]
+    rows += [_stage(row) for row in found.get("stages", ())]
     rows += [_credit(role, given) for role, given in found["credit"].items()]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -43,6 +44,12 @@ def _figure(name: str, both: Mapping[str, Any]) -> Row:
         _interval(after),
         "" if None in values else f"{values[1] - values[0]:+.3f}",
     )
+
+
+def _stage(row: Mapping[str, Any]) -> Row:
+    change = row["change"]
+    told = f"{change['difference']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]"
+    return f"validation after {row['stage']}", "", _interval(row), told
 
 
 def _credit(role: str, given: Mapping[str, Any]) -> Row:

@@ -46,6 +46,18 @@ def test_accuracy_is_that_of_the_measures_and_differences_are_paired(made):
     assert found["team_over_solver"]["sampled"]["difference"] == pytest.approx(above)
 
 
+def test_each_stage_of_a_chain_is_compared_with_the_team_that_it_began_with(made):
+    _, inputs, found = made
+    assert found["stages"] == []
+    untrained, first, second = inputs["validation"]
+    rows = summary.by_stage({"validation": [untrained], "stages": [first, second]}, {"stages": ["sft", "grpo"]})
+    assert [row["stage"] for row in rows] == ["sft", "grpo"]
+    for row, before, after in zip(rows, (untrained, first), (first, second), strict=True):
+        old, new = evaluation.read(before), evaluation.read(after)
+        change = np.mean([np.mean(new["scores"][task]) - np.mean(old["scores"][task]) for task in old["scores"]])
+        assert row["change"]["difference"] == pytest.approx(change) and row["value"] == new["accuracy"]["value"]
+
+
 def test_every_share_of_the_summary_has_its_interval(made):
     """Of the roles, critics' too, and of the whole team; what a role never had occasion for is null throughout."""
     _, _, found = made
