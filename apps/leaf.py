@@ -30,6 +30,7 @@ OFFERS = {  # a folder -> what each of its leaves offers besides Options
     "credit": ("assign", "asks"),
     "training/advantages": ("advantages",),
     "training/objectives": ("loss", "NEEDS"),
+    "training/schedules": ("lineup",),
     "tools": ("use",),
 }
 

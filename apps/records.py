@@ -88,7 +88,7 @@ class Turn:
     prompt_ids: np.ndarray  # int32 (P,)
     completion_ids: np.ndarray  # int32 (C,), the end token included where it was sampled
     logprobs: np.ndarray  # float32 (C,), nats, of the sampling distribution
-    policy: str  # digest of the adapter that spoke; "base" without one
+    policy: str  # digest of the trained weights that spoke; "base" without such
     sampling: Sampling  # the sampler's settings
     seed: int  # the 64-bit key of this turn's randomness
     finish: Literal["stop", "length", "substitute"] = "stop"  # why it ended
@@ -269,11 +269,18 @@ class Valued:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Who speaks for a role: the base model, with an adapter on it or without."""
+    """Who speaks for a role: the base model, with an adapter on it or without, or a whole model that was trained."""
 
     agent: str
-    digest: str = "base"  # of the adapter's contents
-    adapter: str = ""  # folder of the adapter in PEFT format; "" = the base model alone
+    digest: str = "base"  # of the trained weights
+    adapter: str = ""  # folder of the adapter in PEFT format; "" = a model alone
+    model: str = ""  # folder of the model that speaks, under the adapter if there is one; "" = the engine's own
+    base: str = ""  # folder of the untrained base model, which stands in for the agent; "" = the engine's own
+
+    @property
+    def folder(self) -> str:
+        """Where its trained weights lie; "" where it has none."""
+        return self.adapter or (self.model if self.digest != "base" else "")
 
 
 @dataclass(frozen=True, slots=True)

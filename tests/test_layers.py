@@ -22,6 +22,7 @@ FUNCTION = {  # a folder of leaves -> what each of its leaves offers, besides Op
     "apps/credit": {"assign", "asks"},
     "apps/training/advantages": {"advantages"},
     "apps/training/objectives": {"loss", "NEEDS"},
+    "apps/training/schedules": {"lineup"},
     "apps/tools": {"use"},
 }
 READERS = {"apps.tasks.app", "apps.evaluation.app"}  # they also hold the reader of what their stage wrote

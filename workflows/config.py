@@ -26,11 +26,17 @@ class Run(records.Options):
 
 
 class TeamSettings(records.Options):
-    """How the agents are prompted."""
+    """How the agents are prompted, and what each of them is made of."""
 
     system: str = Field("", description="system message of every role")
     prompts: dict[str, str] = Field(
         {}, description="role: template with {fields}, or @FILE; default: the topology's own"
+    )
+    share: dict[str, str] = Field(
+        {}, description="role: another role, with whose policy it speaks; both are trained as one, on the rows of both"
+    )
+    models: dict[str, str] = Field(
+        {}, description="role: a base model of its own, a local Hugging Face folder; default: `model`"
     )
 
 
@@ -104,6 +110,7 @@ class PostTrain(Run):
     shuffle_credit: bool = Field(False, description="control experiment: values dealt out at random among the turns")
     advantage: Section = Field({"name": "at_grpo", "epsilon": 0.1}, description="from values to advantages")
     objective: Section = Field({"name": "grpo", "beta": 0.0}, description="the loss")
+    schedule: Section = Field({"name": "simultaneous"}, description="who is trained in which round, and beside whom")
     training: Training = Training(epochs=2)
     evaluation: Evaluation = Evaluation()
     promotion: Promotion = Promotion()
@@ -117,12 +124,14 @@ LEAVES = {  # section -> folder of leaves
     "credit": "credit",
     "advantage": "training/advantages",
     "objective": "training/objectives",
+    "schedule": "training/schedules",
 }
 KINDS = {"tasks": "tasks", "topologies": "topologies", "engines": "inference/engines", "verifiers": "reward"}
 KINDS |= {
     "credit": "credit",
     "advantages": "training/advantages",
     "objectives": "training/objectives",
+    "schedules": "training/schedules",
     "tools": "tools",
 }
 

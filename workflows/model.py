@@ -70,10 +70,15 @@ def keyed(credit: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def places(settings: Any) -> dict[str, str]:
-    """Where the models lie that the credit sections anywhere in `settings` ask: the digest of each, and its path here."""
+    """Where the models lie that credit sections and teams anywhere in `settings` name: each one's digest, and its path here."""
     found: dict[str, str] = {}
     for name, inner in settings.items() if isinstance(settings, Mapping) else ():
-        found |= dict(_outside(inner).values()) if name == "credit" and isinstance(inner, Mapping) else places(inner)
+        if name == "credit" and isinstance(inner, Mapping):
+            found |= dict(_outside(inner).values())
+        elif name == "team" and isinstance(inner, Mapping):
+            found |= {identity(given): str(locate(given)) for given in inner.get("models", {}).values()}
+        else:
+            found |= places(inner)
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from workflows import chain
+from workflows import casting, chain
 from workflows.chain import Standing, Story
 from workflows.config import PostTrain as Config
 from workflows.plan import Node, Plan
@@ -32,21 +32,25 @@ def dag(config: Config, plan: Plan) -> dict[str, Node]:
 def stage(config: Config, steps: Steps, standing: Standing, story: Story) -> Standing:
     """Adds the rounds of one stage, numbered on from those of the last."""
     training, team, scores = steps.tasks("train"), standing.team, standing.scores
-    for _ in range(config.rounds):
+    teams = [team]  # as the stage found it, then as each round left it
+    for number in range(1, config.rounds + 1):
         steps.plan.round += 1
-        played, judged = steps.rollout(training, team)
-        replays = steps.replay(training, team, played, judged)
+        lineup = casting.lineup(steps, number)
+        played, judged = steps.rollout(training, casting.casts(steps, teams, lineup))
+        replays = steps.replay(training, played, judged)
         credit = steps.assign(training, played, judged, replays)
         story.tell(rollout=played, grade=judged, replay=replays, assign=credit)
         if not steps.trains:
             continue
-        trained = steps.train(steps.untrained() if config.restart else team, played, judged, credit)
+        origin = steps.untrained() if config.restart else team
+        trained = steps.train(team, origin, played, judged, credit, lineup.trains)
         trials = steps.trials(trained)
         for adapters in trials:
             candidate = steps.gather(team, adapters)
             candidate_scores = steps.validate(candidate)
             team = scores = steps.promote(team, scores, candidate, candidate_scores)
             story.decisions.append(team)
+        teams.append(team)
         # tried one by one, they have no scores together: those of the team that they left
         story.curve.append(candidate_scores if len(trials) == 1 else scores)
         story.tell(batch=trained[0].inputs["batch"], train=trained)

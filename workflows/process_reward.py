@@ -70,7 +70,7 @@ def dag(config: Config, plan: Plan) -> dict[str, Node]:
     )
     plan.round = 0
     held_out = _played(config, steps, team, "validation", config.held_out_tasks)
-    plays = (held_out["tasks"], team, held_out["rollout"], held_out["grade"])
+    plays = (held_out["tasks"], held_out["rollout"], held_out["grade"])
     scored = {
         "rated": steps.replay(*plays, reading, reward_model=trained),
         "untrained": steps.replay(*plays, reading),
@@ -92,5 +92,5 @@ def _played(config: Config, steps: Steps, team: Node, split: str, count: int) ->
     plan = {"name": "independent", "samples": config.plays}
     played = steps.play(tasks, team, f"{split}/steps", 0, count, config.shards, plan, config.sampling)
     judged = steps.grade(tasks, played)
-    replays = steps.replay(tasks, team, played, judged)
+    replays = steps.replay(tasks, played, judged)
     return {"tasks": tasks, "rollout": played, "grade": judged, "replay": replays}

@@ -5,7 +5,7 @@ Pure but for the files that settings name. A fault is a MeritError that says whi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -50,6 +50,36 @@ def prompts(config: PostTrain, team: ModuleType) -> dict[str, str]:
     return {role: found[role] for role in roles}
 
 
+def sharing(config: PostTrain, roles: Sequence[str]) -> dict[str, str]:
+    """Role -> whose policy it speaks with, for the roles that have none of their own."""
+    share = {role: owner for role, owner in config.team.share.items() if role != owner}
+    for role in (*share, *share.values()):
+        if role not in roles:
+            raise MeritError(leaf.unknown("team.share: role", role, list(roles)))
+    for role, owner in share.items():
+        if owner in share:
+            raise MeritError(
+                f"team.share: {role} shares the policy of {owner}, which shares that of {share[owner]}; "
+                f"name who has it, {role}: {share[owner] if share[owner] != role else 'and just one of the two'}"
+            )
+        if role in config.team.models:
+            raise MeritError(
+                f"team.models.{role}: {role} speaks with the policy of {owner} (team.share); give the model to {owner}"
+            )
+    return share
+
+
+def models(config: PostTrain, roles: Sequence[str]) -> dict[str, str]:
+    """Role -> digest of the base model that is its own, for the roles that have another than the run's."""
+    for role in config.team.models:
+        if role not in roles:
+            raise MeritError(leaf.unknown("team.models: role", role, list(roles)))
+    if config.team.models and config.engine["name"] == "scripted":
+        raise MeritError("team.models: scripted agents have no model; leave team.models out, or take a real engine")
+    own = {role: model.identity(given) for role, given in config.team.models.items()}
+    return {role: digest for role, digest in own.items() if digest != model.identity(config.model)}
+
+
 def branching(config: PostTrain, team: ModuleType) -> Mapping[str, int]:
     """Branches by role, by default those of its duty; a tree without any has nothing to compare."""
     roles = list(team.ROLES)
@@ -60,6 +90,25 @@ def branching(config: PostTrain, team: ModuleType) -> Mapping[str, int]:
     if max(found.values(), default=1) < 2:
         raise MeritError(f"rollout.plan=tree wants rollout.branching, as in rollout.branching.{roles[0]}=3")
     return found
+
+
+def check_training(config: PostTrain) -> None:
+    """MeritError for layers that one of the models has not, and for what training all weights cannot do."""
+    lora, models = config.training.lora, {"model": config.model}
+    models |= {f"team.models.{role}": given for role, given in config.team.models.items()}
+    for given in models.values() if lora is not None else ():
+        policy.check_targets(lora.targets, model.layers(given))
+    module, tuned = (
+        leaf.find("training/objectives", config.objective["name"]),
+        leaf.options("training/objectives", config.objective),
+    )
+    needs = module.needs(tuned) if hasattr(module, "needs") else module.NEEDS
+    if lora is None and "reference" in needs:
+        raise MeritError(
+            f"objective.name={config.objective['name']} with these settings compares with a frozen reference, which is the base "
+            "model under a LoRA adapter, and training.lora=null trains all weights; set objective.beta=0 where it has one, take "
+            "an objective without a reference (docs/training.md lists them), or train adapters"
+        )
 
 
 def wants_tree(config: PostTrain) -> bool:

@@ -11,7 +11,6 @@ from typing import Any
 from apps import leaf, stages
 from apps.inference.driver import seed_of
 from apps.records import MeritError, Sampling
-from apps.training import policy
 from workflows import model, resolve
 from workflows.chain import Standing, Story
 from workflows.config import PostTrain, Section
@@ -37,8 +36,10 @@ class Steps:
                 f"from the whole distribution: sampling.temperature > 0, top_p = 1, top_k = 0; given {config.sampling}"
             )
         self.model = model.identity(config.model) if config.engine["name"] != "scripted" else "scripted"
-        if self.trains and config.training.lora is not None:
-            policy.check_targets(config.training.lora.targets, model.layers(config.model))
+        self.share = resolve.sharing(config, self.agents)
+        self.models = resolve.models(config, self.agents)
+        if self.trains:
+            resolve.check_training(config)
 
     def onward(self, standing: Standing, config: PostTrain | None = None) -> Steps:
         """The steps of a stage of the same run, from where the last one left things."""
@@ -50,7 +51,8 @@ class Steps:
     def topology(self) -> ModuleType:
         return resolve.topology(self.config)
 
-    def _add(self, stage: stages.Stage, *inputs: Any, **options: Any) -> Node:
+    def add(self, stage: stages.Stage, *inputs: Any, **options: Any) -> Node:
+        """A task of this run."""
         node = self.plan.add(stage, *inputs, **options)
         self.nodes[node.key] = node
         return node
@@ -64,6 +66,11 @@ class Steps:
     def agents(self) -> list[str]:
         return list(self.topology.ROLES)
 
+    @property
+    def owners(self) -> list[str]:
+        """The agents that have a policy of their own, which others may share."""
+        return [agent for agent in self.agents if agent not in self.share]
+
     @cached_property
     def verifier(self) -> dict[str, Any]:
         return resolve.verifier(self.config)
@@ -74,21 +81,25 @@ class Steps:
 
     def tasks(self, split: str) -> Node:
         data = model.fingerprint(self.config.tasks.get("path", ""), "tasks.path")
-        return self._add(stages.TASKS, split=split, tasks=self.config.tasks, verifier=self.verifier, data=data)
+        return self.add(stages.TASKS, split=split, tasks=self.config.tasks, verifier=self.verifier, data=data)
 
     def untrained(self) -> Node:
-        """The team as it comes: every agent is the base model."""
-        return self._add(stages.BASE, agents=self.agents)
+        """The team as it comes: every agent is its base model."""
+        differing = {"share": self.share, "models": self.models}
+        return self.add(stages.BASE, agents=self.agents, **{name: by for name, by in differing.items() if by})
 
-    def rollout(self, tasks: Node, team: Node) -> tuple[Shards, Shards]:
-        """A round's plays of training tasks, and their verdicts: in waves, each of the tasks that the ones before left wanting."""
+    def rollout(self, tasks: Node, team: Node | Sequence[Node]) -> tuple[Shards, Shards]:
+        """A round's plays of training tasks, and their verdicts: in waves, each of the tasks that the ones before left wanting.
+
+        By one team, or by one for each shard.
+        """
         config, rollout = self.config, self.config.rollout
         plan, window = self._plays(rollout.plan), rollout.tasks * rollout.waves
         played: Shards = []
         judged: Shards = []
         for wave in range(rollout.waves):
             counted = {"rollout": played, "grade": judged}
-            refill = self._add(stages.REFILL, counted, groups=rollout.tasks) if wave else None
+            refill = self.add(stages.REFILL, counted, groups=rollout.tasks) if wave else None
             start = (self.plan.round - 1) * window + wave * rollout.tasks
             what, counts = f"train/{self.plan.round}", (start, rollout.tasks, rollout.shards)
             new = self.play(tasks, team, what, *counts, plan, config.sampling, window, refill)
@@ -97,7 +108,7 @@ class Steps:
 
     def grade(self, tasks: Node, played: Shards) -> Shards:
         return [
-            self._add(
+            self.add(
                 stages.GRADE, {"tasks": tasks, "rollout": shard}, verifier=self.verifier, topology=self.config.topology
             )
             for shard in played
@@ -106,13 +117,12 @@ class Steps:
     def replay(
         self,
         tasks: Node,
-        team: Node,
         played: Shards,
         judged: Shards,
         credit: Section | None = None,
         **asked: Node,
     ) -> list[Node | None]:
-        """What the credit method, or that of `credit`, asks for; None where it asks for nothing.
+        """What the credit method, or that of `credit`, asks for, each shard of who played it; None where it asks for nothing.
 
         `asked` is what is asked besides the team: a `reward_model` that was trained in this very run.
         """
@@ -121,9 +131,16 @@ class Steps:
             return [None] * len(played)
         speak = self._speak(f"replay/{self.plan.round}", self.config.sampling)
         return [
-            self._add(
+            self.add(
                 stages.REPLAY,
-                {"tasks": tasks, "policies": team, "rollout": shard, "grade": verdicts, **self.start, **asked},
+                {
+                    "tasks": tasks,
+                    "policies": shard.inputs["policies"],
+                    "rollout": shard,
+                    "grade": verdicts,
+                    **self.start,
+                    **asked,
+                },
                 credit=credit,
                 verifier=self.verifier,
                 **speak,
@@ -137,7 +154,7 @@ class Steps:
         if self.config.shuffle_credit and self.plan.round:
             options["shuffle"] = f"{self.config.seed}/{self.plan.round}"
         return [
-            self._add(
+            self.add(
                 stages.ASSIGN,
                 {
                     "tasks": tasks,
@@ -159,34 +176,37 @@ class Steps:
         if credit.get("calibration") or not hasattr(leaf.find("credit", credit["name"]), "calibrate"):
             return {}
         inputs = {"tasks": tasks, "rollout": played, "grade": judged, "replay": replays}
-        return {"calibration": self._add(stages.CALIBRATE, inputs, **options)}
+        return {"calibration": self.add(stages.CALIBRATE, inputs, **options)}
 
-    def train(self, team: Node, played: Shards, judged: Shards, credit: Shards) -> list[Node]:
-        """A new adapter for every agent, each on its own turns."""
-        config = self.config
-        rows = self._add(
+    def train(
+        self, team: Node, origin: Node, played: Shards, judged: Shards, credit: Shards, agents: Sequence[str]
+    ) -> list[Node]:
+        """New weights for each of `agents`, from those that it has in `origin`, on the turns that its policy in `team` spoke."""
+        config, agents = self.config, list(agents)
+        rows = self.add(
             stages.BATCH,
-            {"rollout": played, "grade": judged, "assign": credit},
-            agents=self.agents,
+            {"rollout": played, "grade": judged, "assign": credit, "policies": team},
+            agents=agents,
             advantage=config.advantage,
             objective=config.objective,
             **({"overlong": config.rollout.overlong} if config.rollout.overlong else {}),
+            **({"share": self.share} if self.share else {}),
         )
         return [
-            self._add(
+            self.add(
                 stages.TRAIN,
-                {"batch": rows, "policies": team, **self.start},
+                {"batch": rows, "policies": origin, **self.start},
                 agent=agent,
-                base_model=self.model,
+                base_model=self.models.get(agent, self.model),
                 objective=config.objective,
                 training=config.training.model_dump(mode="json"),
                 seed=seed_of(config.seed, "training", self.plan.round, agent) >> 1,
             )
-            for agent in self.agents
+            for agent in agents
         ]
 
     def gather(self, team: Node, adapters: Sequence[Node]) -> Node:
-        return self._add(stages.GATHER, {"policies": team, "train": adapters})
+        return self.add(stages.GATHER, {"policies": team, "train": adapters})
 
     def trials(self, adapters: Sequence[Node]) -> list[list[Node]]:
         """What is tried together: all new adapters, or one after another in the topology's order."""
@@ -197,7 +217,7 @@ class Steps:
         inputs = {"policies": team, "scores": scores, "candidate": candidate, "candidate_scores": candidate_scores}
         tried = [adapter.options["agent"] for adapter in candidate.inputs["train"]]
         rule = self.config.promotion.model_dump(exclude={"unit"})
-        return self._add(stages.PROMOTE, inputs, promotion=rule, agents=tried)
+        return self.add(stages.PROMOTE, inputs, promotion=rule, agents=tried)
 
     def validate(self, team: Node) -> Node:
         """Figures on the validation tasks, sampled: the same tasks and random numbers in every round."""
@@ -224,7 +244,7 @@ class Steps:
         plan, tasks = self._plays("tree" if resolve.wants_tree(self.config) else "independent"), self.tasks("test")
         played = self.play(tasks, team, "show", 0, self.config.evaluation.shown_tasks, 1, plan, self.config.sampling)
         judged = self.grade(tasks, played)
-        return [*played, *judged, *self.assign(tasks, played, judged, self.replay(tasks, team, played, judged))]
+        return [*played, *judged, *self.assign(tasks, played, judged, self.replay(tasks, played, judged))]
 
     def report(
         self, story: Story, before: dict[str, Node], after: dict[str, Node], shown: list[Node], shown_after: list[Node]
@@ -241,16 +261,16 @@ class Steps:
         if self.config.stages:
             inputs["stages"], options["stages"] = list(story.stages.values()), list(story.stages)
         inputs["everything"] = list(self.nodes.values())
-        return self._add(stages.REPORT, inputs, config=settings, **options)
+        return self.add(stages.REPORT, inputs, config=settings, **options)
 
     def _measure(self, tasks: Node, played: Shards) -> Node:
         inputs = {"rollout": played, "grade": self.grade(tasks, played)}
-        return self._add(stages.MEASURE, inputs, topology=self.config.topology)
+        return self.add(stages.MEASURE, inputs, topology=self.config.topology)
 
     def play(
         self,
         tasks: Node,
-        team: Node,
+        team: Node | Sequence[Node],
         what: str,
         start: int,
         count: int,
@@ -260,17 +280,20 @@ class Steps:
         window: int = 0,
         refill: Node | None = None,
     ) -> Shards:
-        """Plays of tasks start … start + count - 1 of a shuffle, in shards of whole groups; with `refill` of as many as that says."""
+        """Plays of tasks start … start + count - 1 of a shuffle, in shards of whole groups, by one team or by one for each shard;
+        with `refill` of as many as that says.
+        """
+        teams = [team] * shards if isinstance(team, Node) else team
         speak = self._speak(what, sampling)
         take = {"seed": f"{self.config.seed}/{what.split('/')[0]}", "window": window or count}
         edges = [start + count * i // shards for i in range(shards + 1)]
         parts = [{"start": low, "count": high - low} for low, high in zip(edges[:-1], edges[1:], strict=True)]
         if refill:
             parts = [{"start": start, "count": count, "part": [i, shards]} for i in range(shards)]
-        inputs = {"tasks": tasks, "policies": team, **self.start, **({"refill": refill} if refill else {})}
+        inputs = {"tasks": tasks, **self.start, **({"refill": refill} if refill else {})}
         return [
-            self._add(stages.ROLLOUT, inputs, plan=plan, take={**take, **part}, **speak)
-            for part in parts
+            self.add(stages.ROLLOUT, {**inputs, "policies": playing}, plan=plan, take={**take, **part}, **speak)
+            for part, playing in zip(parts, teams, strict=True)
             if part["count"]
         ]
 

@@ -12,13 +12,14 @@ from apps import leaf, policies
 from apps.inference import traces
 from apps.inference.driver import Start, Team, Voice, grow_tree, perform
 from apps.inference.engine import Engine
+from apps.inference.models import Models
 from apps.platform import devices
 from apps.records import MeritError, Policy, Sampling, Task
 from apps.reward import verdicts
 from apps.tasks import app as tasks_app
 from apps.training import canary
 
-_engines: dict[str, Engine] = {}  # stays loaded in this process between tasks
+_engines: dict[str, Models] = {}  # stays loaded in this process between tasks
 _heard: set[str] = set()  # digests of the policies whose canary sang to the engine that is loaded
 
 
@@ -64,7 +65,7 @@ def based(inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> M
 
 def voice(folder: Path, options: Mapping[str, Any]) -> Voice:
     """The team of a policies folder, ready to speak."""
-    team_policies = policies.read(folder)
+    team_policies = policies.read(folder, options.get("places", {}))
     engine = ready(team_policies.values(), options)
     team = Team(
         topology=options["topology"]["name"],
@@ -85,17 +86,19 @@ def ready(speakers: Iterable[Policy], options: Mapping[str, Any]) -> Engine:
     return engine
 
 
-def engine_of(options: Mapping[str, Any]) -> Engine:
-    """The engine of these options; one a process for each model and setting."""
+def engine_of(options: Mapping[str, Any]) -> Models:
+    """The engine of these options, with the model of `options` at home; one a process for each model and setting."""
     name = json.dumps([options["engine"], options["model"], options.get("device", "cpu")], sort_keys=True)
     if name not in _engines:
         _set_threads(options)
         module = leaf.find("inference/engines", options["engine"]["name"])
         device = options.get("device", "cpu")
         chosen = devices.settled(leaf.options("inference/engines", options["engine"]), device)
-        _engines.clear()  # one base model in memory
+        _engines.clear()  # what another setting loaded makes room
         _heard.clear()
-        _engines[name] = module.load(options["model"], chosen, device)
+        _engines[name] = Models(
+            lambda model: module.load(model, chosen, device), options["model"], getattr(chosen, "models", 1)
+        )
     return _engines[name]
 
 
@@ -106,10 +109,10 @@ def _set_threads(options: Mapping[str, Any]) -> None:
         torch.set_num_threads(options["threads"])
 
 
-def _hear(policy: Policy, engine: Engine, options: Mapping[str, Any]) -> None:
-    folder = Path(policy.adapter) if policy.adapter else None
+def _hear(policy: Policy, engine: Models, options: Mapping[str, Any]) -> None:
+    folder = Path(policy.folder) if policy.folder else None
     if not folder or policy.digest in _heard or not (folder / canary.FILE).is_file():
         return
-    dtype = getattr(engine, "dtype", "float32")  # an engine without weights has none
+    dtype = getattr(engine.engine(policy.model), "dtype", "float32")  # an engine without weights has none
     canary.check(folder, f"{policy.agent} ({policy.digest})", lambda pairs: engine.score(policy, pairs), dtype)
     _heard.add(policy.digest)

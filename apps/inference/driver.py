@@ -187,16 +187,25 @@ class Voice:
         protocol = play.protocol(want)
         if protocol and (stand_in := play.stand_in(want, protocol)):
             return _substitute(ask, want.path, *stand_in, self.team.sampling)
-        prompt, ids = self.engine.render(self.team.system, fill(self.team.prompts, ask))
+        policy = self._speaker(ask.role, bool(protocol))
+        prompt, ids = self._render(policy, fill(self.team.prompts, ask))
         state = state_of(ids)
         if not protocol and want.path != play.start.fresh and (turn := play.reusable(want.path, ask.role, state)):
             return turn
-        policy = Policy(ask.role) if protocol else self.team.policies[ask.role]
         seed = seed_of(self.seed, play.start.task.id, play.start.sample, want.path, play.start.salt)
         key = (policy.digest, state, seed)
         if key not in self._said:
             needed[key] = Request(policy, prompt, ids, self.team.sampling, seed, play.start.task, ask, want.path)
         return key
+
+    def _speaker(self, role: str, absent: bool) -> Policy:
+        """The role's policy; in its absence the model that it was trained from."""
+        own = self.team.policies[role]
+        return Policy(role, model=own.base, base=own.base) if absent else own
+
+    def _render(self, policy: Policy, text: str) -> tuple[str, np.ndarray]:
+        """A prompt as the policy's own model takes it. An engine of one model is not asked whose."""
+        return self.engine.render(self.team.system, text, *([policy] if policy.model else []))
 
     def _heard(self, play: _Playing, want: Want, result: Any) -> Any:
         """The result with the path and stand-in of this play put on its turn."""

@@ -1,6 +1,7 @@
 """What an engine is asked and what it answers. An engine is a leaf of `apps/inference/engines`:
 
-`load(model, options, device) -> Engine`; nothing else in Merit knows how tokens are made.
+`load(model, options, device) -> Engine`; nothing else in Merit knows how tokens are made. An engine holds one model; where
+agents have models of their own, models.py puts several together.
 """
 
 from __future__ import annotations

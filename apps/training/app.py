@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from apps import leaf
+from apps import leaf, policies
 from apps.credit import results
-from apps.credit.turns import valued
+from apps.credit.turns import Worth, valued
 from apps.inference import traces
 from apps.platform import mpi
 from apps.reward import verdicts
@@ -20,11 +20,15 @@ from apps.training.options import Options
 
 
 def batch(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows of every agent: `<agent>.npz`. Inputs `rollout`, `grade` and `assign` are shards in the same order."""
+    """Rows of every agent: `<agent>.npz`. Inputs `rollout`, `grade` and `assign` are shards in the same order.
+
+    What counts is what the policies of the input `policies` spoke: guests from earlier rounds are nobody's. Agents that
+    `share` a policy have their rows together, under the name of whose it is.
+    """
     shards = [traces.read(shard / traces.FILE) for shard in inputs["rollout"]]
     graded = [g for folder, shard in zip(inputs["grade"], shards, strict=True) for g in verdicts.read(folder, shard)]
     credit = [c for shard in inputs["assign"] for c in results.read(shard)]
-    turns = valued([g.trace for g in graded], credit, [g.verdict.score for g in graded])
+    turns = spoken_by(inputs, valued([g.trace for g in graded], credit, [g.verdict.score for g in graded]))
     turns = overlong.shaped(turns, options.get("overlong", 0))
     module, chosen = (
         leaf.find("training/advantages", options["advantage"]["name"]),
@@ -33,11 +37,20 @@ def batch(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str,
     needs = leaf.find("training/objectives", options["objective"]["name"]).NEEDS
     facts = {}
     for agent in options["agents"]:
-        rows = build.rows_of(agent, turns, lambda t: module.advantages(t, chosen), needs)
+        together = {agent, *(other for other, owner in options.get("share", {}).items() if owner == agent)}
+        rows = build.rows_of(together, turns, lambda t: module.advantages(t, chosen), needs)
         rows.save(out / f"{agent}.npz")
-        spoken = sum(turn.agent == agent for turn, _ in turns)
+        spoken = sum(turn.agent in together for turn, _ in turns)
         facts[agent] = {"turns": spoken, "rows": len(rows)}
     return facts
+
+
+def spoken_by(inputs: Mapping[str, Sequence[Path]], turns: Sequence[Worth]) -> list[Worth]:
+    """The turns that the team of `policies` spoke; all of them where no team is given."""
+    if "policies" not in inputs:
+        return list(turns)
+    now = {agent: row.digest for agent, row in policies.rows(inputs["policies"][0]).items()}
+    return [(turn, row) for turn, row in turns if turn.policy == now[turn.agent]]
 
 
 def train(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Only what an agent itself said carries loss (apps/credit/turns.py); a turn witho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -15,19 +15,20 @@ from apps.training.rows import Rows
 
 
 def rows_of(
-    agent: str,
+    agents: str | Collection[str],
     turns: Sequence[tuple[Turn, Valued]],
     advantages: Callable[[Sequence[Valued]], np.ndarray],
     needs: Iterable[str],
 ) -> Rows:
-    """The rows of one agent, as far as its objective's needs go.
+    """The rows of one agent, or of those that share a policy, as far as the objective's needs go.
 
     `advantages` sees the turns of all agents, as some estimators compare agents. An objective that needs neither pairs nor
     advantages (SFT) is given the turns with a positive advantage: rejection sampling. One that ranks the candidates of a
     state gets their values as they are, since only their order counts.
     """
     values = advantages([row for _, row in turns])
-    mine = [(turn, row, a) for (turn, row), a in zip(turns, values, strict=True) if turn.agent == agent]
+    agents = {agents} if isinstance(agents, str) else agents
+    mine = [(turn, row, a) for (turn, row), a in zip(turns, values, strict=True) if turn.agent in agents]
     states = None
     if "pairs" in needs:
         kept = [(turn, 1.0) for pair in pairs([(turn, row) for turn, row, _ in mine]) for turn, _ in pair]

@@ -45,7 +45,7 @@ def test_a_text_is_rated_as_the_whole_of_what_was_said(engine, adapter):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = engine.model.config._name_or_path
+    folder = engine.home
     own = AutoTokenizer.from_pretrained(folder)
     bare = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     speaks = PeftModel.from_pretrained(bare, adapter.adapter).eval()

@@ -117,7 +117,7 @@ def test_a_judge_is_calibrated_on_all_shards_unless_it_is_told():
         tasks, team = steps.tasks("train"), steps.untrained()
         steps.plan.round = 1
         played, judged = steps.rollout(tasks, team)
-        assigned = steps.assign(tasks, played, judged, steps.replay(tasks, team, played, judged))
+        assigned = steps.assign(tasks, played, judged, steps.replay(tasks, played, judged))
         assert len(played) == len(assigned) == 2
         calibrated = [node for node in steps.nodes.values() if node.stage.name == "calibrate"]
         assert len(calibrated) == expected

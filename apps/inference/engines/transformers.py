@@ -35,6 +35,11 @@ class Options(records.Options):
         ge=0,
         description="GiB for a second copy of weights, with the adapter of a batch's only policy added; float32",
     )
+    models: int = Field(
+        4,
+        ge=1,
+        description="whole models kept in memory, where agents have models of their own; fewer: read again and again",
+    )
 
 
 def load(model: str, options: Options, device: str) -> Transformers:
@@ -165,7 +170,7 @@ class Transformers:
     def _use(self, policies: Sequence[Policy]) -> None:
         for policy in {p.digest: p for p in policies if p.adapter}.values():
             self.adapters.load(policy.digest, Path(policy.adapter))
-        self.adapters.choose([policy.digest for policy in policies])
+        self.adapters.choose([policy.digest if policy.adapter else "base" for policy in policies])
 
     def _pad(self, sequences: Sequence[np.ndarray]):
         """Ids and mask (B, T), padded on the left."""
