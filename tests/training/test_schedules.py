@@ -14,8 +14,8 @@ TEAM = ("solver", "critic", "reviser")
 SCHEDULES = leaf.names("training/schedules")
 
 
-def trained(module, rounds: int, agents=TEAM, **options) -> list[tuple[str, ...]]:
-    return [module.lineup(n, agents, 4, 0, module.Options(**options)).trains for n in range(1, rounds + 1)]
+def trained(module, count: int, agents=TEAM, **options) -> list[tuple[str, ...]]:
+    return [module.lineup(n, agents, 4, 0, module.Options(**options)).trains for n in range(1, count + 1)]
 
 
 def test_by_hand():
