@@ -15,20 +15,20 @@ EMBEDDED = Path(__file__).resolve().parents[1] / "apps" / "data" / "embedded"
 CHUNK = 1 << 22  # bytes
 
 
-def locate(name: str) -> Path:
-    """The folder of a model: `embedded`, or a path."""
+def locate(name: str, setting: str = "model") -> Path:
+    """The folder of a model: `embedded`, or a path. `setting` is named where there is no such thing."""
     folder = EMBEDDED if name == "embedded" else Path(name).expanduser()
     if not (folder / "config.json").is_file():
         raise MeritError(
-            f"model={name}: there is no Hugging Face model folder {str(folder)!r} (a config.json is looked for); "
+            f"{setting}={name}: there is no Hugging Face model folder {str(folder)!r} (a config.json is looked for); "
             f"give the path of one, or `embedded`"
         )
     return folder.resolve()
 
 
-def identity(name: str) -> str:
+def identity(name: str, setting: str = "model") -> str:
     """A digest of the model's files."""
-    return fingerprint(str(locate(name)))
+    return fingerprint(str(locate(name, setting)))
 
 
 def layers(name: str) -> set[str]:

@@ -76,7 +76,7 @@ def models(config: PostTrain, roles: Sequence[str]) -> dict[str, str]:
             raise MeritError(leaf.unknown("team.models: role", role, list(roles)))
     if config.team.models and config.engine["name"] == "scripted":
         raise MeritError("team.models: scripted agents have no model; leave team.models out, or take a real engine")
-    own = {role: model.identity(given) for role, given in config.team.models.items()}
+    own = {role: model.identity(given, f"team.models.{role}") for role, given in config.team.models.items()}
     return {role: digest for role, digest in own.items() if digest != model.identity(config.model)}
 
 
