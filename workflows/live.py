@@ -2,80 +2,89 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from apps import artifacts, policies, stages
-from apps.platform import environment, mpi
+from apps import artifacts, stages
+from apps.platform import mpi
 from apps.records import Artifact, MeritError
 from workflows import config as configuration
-from workflows import model, sites, store
+from workflows import model, run_folder, sites, store
 from workflows.memoizer import StoreMemoizer
 from workflows.plan import Node, Plan
-
-SUMMARY = "summary.json"
 
 
 def carry_out(
     workflow: ModuleType,
     config: configuration.Run,
     planned: Plan,
+    results: Mapping[str, Node],
     site: sites.Site,
     folder: Path,
     place: Mapping[str, Any],
 ) -> Path:
     """Runs a workflow to its end; `folder` is filled as it goes. Whatever ends it, `summary.json` says how.
 
-    `planned` is the same workflow recorded: every key is known, and every fault in what was asked for was told, before
-    anything is written. `place`, the site's name and options as they were given, is kept for `--resume`.
+    `planned` is the workflow recorded and `results` what it returned: every key is known, and every fault in what was
+    asked for was told, before anything is written. `place`, the site's name and options as they were given, is kept for
+    `--resume`.
     """
-    from apps.report.progress import Progress
-
-    _check_ranks(planned, site)
+    check_ranks(planned.nodes.values(), site)
     folder.mkdir(parents=True, exist_ok=True)
-    with store.lock(folder), _terminable():
-        _begin(folder, workflow, config, place)
-        _point_at_latest(folder)  # at once, so that --resume finds a run that was killed
+    with store.lock(folder), terminable():
+        run_folder.begin(folder, config, run_folder.described(workflow, place))
+        run_folder.point_at_latest(folder)  # at once, so that --resume finds a run that was killed
         shelf = store.Store(config.store)
-        rounds = max((node.round for node in planned.nodes.values()), default=0)
         try:
-            with Progress(planned.counts(), sys.stdout, config.name, rounds) as progress:
+            with at_work(planned.nodes.values(), shelf, site, folder / "parsl", config.name):
+                launch = launcher(shelf, config, site)
                 for node in planned.nodes.values():
-                    progress.expect(node.key, node.stage.name, node.round)
-                memoizer = StoreMemoizer(shelf, _listener(shelf, progress))
-                with sites.running(site, folder / "parsl", memoizer):
-                    plan = Plan(_launcher(shelf, config, site))
-                    results = workflow.dag(config, plan)
-                    _await_all(plan)
-                    found = {name: node.future.result() for name, node in results.items()}
+                    node.future = launch(node)
+                _await_all(planned)
+                found = {name: node.future.result() for name, node in results.items()}
         except BaseException as error:
             stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
-            _say_how_it_ended(folder, "stopped" if stopped else "failed", None if stopped else error)
+            run_folder.ended(folder, "stopped" if stopped else "failed", None if stopped else error)
             raise
-        finally:
-            shutil.rmtree(folder / "parsl", ignore_errors=True)
-        _finish(folder, config, plan, found)
-        _say_how_it_ended(folder, "finished", None)
+        run_folder.finish(folder, config, planned, found)
+        run_folder.ended(folder, "finished", None)
     return folder
 
 
-def _check_ranks(planned: Plan, site: sites.Site) -> None:
+@contextmanager
+def at_work(nodes: Collection[Node], shelf: store.Store, site: sites.Site, folder: Path, name: str) -> Iterator[Any]:
+    """The site, ready for tasks; gives the display, which expects `nodes`. `folder` is Parsl's and goes afterwards."""
+    from apps.report.progress import Progress
+
+    counts = Counter(node.stage.name for node in nodes)
+    rounds = max((node.round for node in nodes), default=0)
+    try:
+        with Progress(dict(counts), sys.stdout, name, rounds) as progress:
+            for node in nodes:
+                progress.expect(node.key, node.stage.name, node.round)
+            with sites.running(site, folder, StoreMemoizer(shelf, _listener(shelf, progress))):
+                yield progress
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_ranks(nodes: Iterable[Node], site: sites.Site) -> None:
     """MeritError where a task wants several ranks and this site cannot start them."""
-    if any(node.options.get("training", {}).get("ranks", 1) > 1 for node in planned.nodes.values()):
+    if any(node.options.get("training", {}).get("ranks", 1) > 1 for node in nodes):
         mpi.check(site.launcher)
 
 
-def _launcher(shelf: store.Store, config: configuration.Run, site: sites.Site) -> Callable[[Node], Future]:
+def launcher(shelf: store.Store, config: configuration.Run, site: sites.Site) -> Callable[[Node], Future]:
+    """Hands a task to the site, with what it has to know of this machine; its inputs were launched before it."""
     from apps.platform import devices
 
     device = devices.pick(site.device) if site.device != "cpu" else "cpu"
@@ -123,76 +132,8 @@ def _await_all(plan: Plan) -> None:
             raise error
 
 
-def _begin(folder: Path, workflow: ModuleType, config: configuration.Run, place: Mapping[str, Any]) -> None:
-    name = workflow.__name__.rpartition(".")[2]
-    described = {"workflow": name, **place, **environment.describe()}
-    _write(folder / "environment.json", json.dumps(described, indent=2) + "\n")
-    _write(folder / "config.yaml", configuration.dump(config))
-    _say_how_it_ended(folder, "running", None)
-
-
-def _finish(folder: Path, config: configuration.Run, plan: Plan, found: Mapping[str, Artifact]) -> None:
-    """Puts what the user looks for into the run's folder: the report, the adapters, and where every artifact lies."""
-    if "report" in found:
-        for name in ("report.html", SUMMARY):
-            shutil.copy(Path(found["report"].path) / name, folder / name)
-    for study in sorted({"claims", "effects"} & set(found)):
-        for name in (f"{study}.json", f"{study}.md"):
-            shutil.copy(Path(found[study].path) / name, folder / name)
-    if "reward_model" in found:
-        _copy_model(Path(found["reward_model"].path), folder / "adapter")
-        shutil.copy(Path(found["appraisal"].path) / SUMMARY, folder / SUMMARY)
-    if "model" in found:
-        for target in filter(None, (str(folder / "model"), getattr(config, "export", ""))):
-            _copy_model(Path(found["model"].path), Path(target))
-    if "team" in found:
-        shutil.rmtree(folder / "adapters", ignore_errors=True)
-        (folder / "adapters").mkdir()
-        for agent, policy in policies.read(Path(found["team"].path)).items():
-            if policy.adapter:
-                shutil.copytree(policy.adapter, folder / "adapters" / agent)
-    index = [{"stage": n.stage.name, "key": n.key, "round": n.round, "inputs": _keys(n)} for n in plan.nodes.values()]
-    _write(folder / "artifacts.json", json.dumps(index) + "\n")
-
-
-def _copy_model(source: Path, target: Path) -> None:
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns("manifest.json", stages.FACTS))
-
-
-def _keys(node: Node) -> dict[str, list[str]]:
-    return {name: [given.key for given in nodes] for name, nodes in node.inputs.items()}
-
-
-def _say_how_it_ended(folder: Path, state: str, error: BaseException | None) -> None:
-    file = folder / SUMMARY
-    summary = json.loads(file.read_text()) if state == "finished" and file.is_file() else {}
-    summary["state"] = state
-    if error is not None and str(error):
-        summary["error"] = str(error)
-    _write(file, json.dumps(summary, indent=1) + "\n")
-
-
-def _point_at_latest(folder: Path) -> None:
-    latest, aside = folder.parent / "latest", folder.parent / f".latest.{os.getpid()}"
-    if folder.name != "latest":
-        aside.unlink(missing_ok=True)
-        aside.symlink_to(folder.name)
-        os.replace(aside, latest)
-
-
-def _write(file: Path, text: str) -> None:
-    aside = file.with_name(file.name + ".part")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, file)
-    except OSError:  # a full disk
-        aside.unlink(missing_ok=True)
-        raise
-
-
 @contextmanager
-def _terminable():
+def terminable():
     """SIGTERM ends the run as Ctrl-C does, with everything cleaned up."""
 
     def stop(number: int, frame: Any) -> None:

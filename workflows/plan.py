@@ -30,12 +30,17 @@ class Node:
 
 
 class Plan:
-    """Takes nodes; `launch(node) -> Future` starts each as soon as it is known, None records only."""
+    """Takes nodes; `launch(node) -> Future` starts each as soon as it is known, None records only.
 
-    def __init__(self, launch: Callable[[Node], Future] | None = None) -> None:
+    `within` holds the nodes of a larger plan by key, of which this one is a part: what is there already is taken from
+    there, the rest is added to both.
+    """
+
+    def __init__(self, launch: Callable[[Node], Future] | None = None, within: dict[str, Node] | None = None) -> None:
         self.nodes: dict[str, Node] = {}
         self.round = 0  # the workflow says where it is
         self._launch = launch
+        self._within = self.nodes if within is None else within
 
     def add(self, stage: Stage, inputs: Mapping[str, Node | Sequence[Node]] | None = None, **options: Any) -> Node:
         """A task of `stage` on the results of other nodes. The same stage, options and inputs give the same node."""
@@ -45,11 +50,12 @@ class Plan:
         named += [("credit", method) for method in _methods(options)]
         roots = [stage.module, *(closure.root(folder, section["name"]) for folder, section in named)]
         key = Store.key(stage.name, closure.code_digest(roots), options, keys)
-        if key not in self.nodes:
-            node = self.nodes[key] = Node(stage, key, options, given, self.round)
+        node = self._within.get(key)
+        if node is None:
+            node = self._within[key] = Node(stage, key, options, given, self.round)
             if self._launch:
                 node.future = self._launch(node)
-        return self.nodes[key]
+        return self.nodes.setdefault(key, node)
 
     def counts(self) -> dict[str, int]:
         """Tasks by stage, in the order in which stages appear."""

@@ -98,7 +98,7 @@ def run(
         settings = settings.model_copy(update={"name": config.stem if config else name})
     chosen = sites.load(site, **_pairs(site_option))
     plan = Plan()
-    workflow.dag(settings, plan)
+    results = workflow.dag(settings, plan)
     if dry_run:
         return _print_plan(plan, settings, site)
     from workflows import live
@@ -107,7 +107,7 @@ def run(
     command = shlex.join(["python", *sys.argv])
     place = {"site": site, "site_options": site_option}
     try:
-        live.carry_out(workflow, settings, plan, chosen, folder, place)
+        live.carry_out(workflow, settings, plan, results, chosen, folder, place)
     except (KeyboardInterrupt, SystemExit) as stop:
         typer.echo(f"\nStopped. What is finished is kept; go on with:\n  {command}", err=True)
         raise typer.Exit(stop.code if isinstance(stop, SystemExit) else 130) from None

@@ -1,0 +1,91 @@
+"""The folder of a run: what is run, how it ended, and what the user looks for in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from apps import policies, stages
+from apps.platform import environment
+from apps.records import Artifact
+from workflows import config as configuration
+from workflows.plan import Node, Plan
+
+SUMMARY = "summary.json"
+
+
+def described(workflow: ModuleType, place: Mapping[str, Any]) -> dict[str, Any]:
+    """What `environment.json` says."""
+    return {"workflow": workflow.__name__.rpartition(".")[2], **place, **environment.describe()}
+
+
+def begin(folder: Path, config: configuration.Run, described: Mapping[str, Any]) -> None:
+    """Says what is run, with what and where."""
+    write(folder / "environment.json", json.dumps(described, indent=2) + "\n")
+    write(folder / "config.yaml", configuration.dump(config))
+    ended(folder, "running", None)
+
+
+def finish(folder: Path, config: configuration.Run, plan: Plan, found: Mapping[str, Artifact]) -> None:
+    """Puts what the user looks for into the run's folder: the report, the adapters, and where every artifact lies."""
+    if "report" in found:
+        for name in ("report.html", SUMMARY):
+            shutil.copy(Path(found["report"].path) / name, folder / name)
+    for study in sorted({"claims", "effects"} & set(found)):
+        for name in (f"{study}.json", f"{study}.md"):
+            shutil.copy(Path(found[study].path) / name, folder / name)
+    if "reward_model" in found:
+        _copy_model(Path(found["reward_model"].path), folder / "adapter")
+        shutil.copy(Path(found["appraisal"].path) / SUMMARY, folder / SUMMARY)
+    if "model" in found:
+        for target in filter(None, (str(folder / "model"), getattr(config, "export", ""))):
+            _copy_model(Path(found["model"].path), Path(target))
+    if "team" in found:
+        shutil.rmtree(folder / "adapters", ignore_errors=True)
+        (folder / "adapters").mkdir()
+        for agent, policy in policies.read(Path(found["team"].path)).items():
+            if policy.adapter:
+                shutil.copytree(policy.adapter, folder / "adapters" / agent)
+    index = [{"stage": n.stage.name, "key": n.key, "round": n.round, "inputs": _keys(n)} for n in plan.nodes.values()]
+    write(folder / "artifacts.json", json.dumps(index) + "\n")
+
+
+def _copy_model(source: Path, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("manifest.json", stages.FACTS))
+
+
+def _keys(node: Node) -> dict[str, list[str]]:
+    return {name: [given.key for given in nodes] for name, nodes in node.inputs.items()}
+
+
+def ended(folder: Path, state: str, error: BaseException | None) -> None:
+    file = folder / SUMMARY
+    summary = json.loads(file.read_text()) if state == "finished" and file.is_file() else {}
+    summary["state"] = state
+    if error is not None and str(error):
+        summary["error"] = str(error)
+    write(file, json.dumps(summary, indent=1) + "\n")
+
+
+def point_at_latest(folder: Path) -> None:
+    latest, aside = folder.parent / "latest", folder.parent / f".latest.{os.getpid()}"
+    if folder.name != "latest":
+        aside.unlink(missing_ok=True)
+        aside.symlink_to(folder.name)
+        os.replace(aside, latest)
+
+
+def write(file: Path, text: str) -> None:
+    aside = file.with_name(file.name + ".part")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, file)
+    except OSError:  # a full disk
+        aside.unlink(missing_ok=True)
+        raise
