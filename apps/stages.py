@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from apps import artifacts
 from apps.records import Artifact
 
 FACTS = "facts.json"
+PARTIAL = "partial"  # in the store: what unfinished tasks have saved
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,10 @@ class Stage:
     module: str  # where its function is; the function bears the stage's name
     label: str  # of the executor
     own_process: bool = False  # on a site of threads it runs in a warm process beside, whatever the site says
+    carried_out: tuple[str, tuple[str, ...]] | None = (
+        None  # (section, its settings) that say how and not what: a task that
+    )
+    # was cut short is gone on with by one that differs in these alone; None = it starts anew
 
 
 TASKS = Stage("tasks", "apps.tasks.app", "cpu")
@@ -41,7 +47,8 @@ REPLAY = Stage("replay", "apps.credit.app", "inference")
 CALIBRATE = Stage("calibrate", "apps.credit.app", "cpu")
 ASSIGN = Stage("assign", "apps.credit.app", "cpu")
 BATCH = Stage("batch", "apps.training.app", "cpu")
-TRAIN = Stage("train", "apps.training.app", "training", own_process=True)
+HOW = ("parallel", "ranks", "offload", "micro_tokens", "packing", "activation_checkpointing")
+TRAIN = Stage("train", "apps.training.app", "training", own_process=True, carried_out=("training", HOW))
 GATHER = Stage("gather", "apps.policies", "cpu")
 CAST = Stage("cast", "apps.policies", "cpu")
 MEASURE = Stage("measure", "apps.evaluation.app", "cpu")
@@ -110,6 +117,8 @@ def execute(
         else:
             facts = function(*call)
         (out / FACTS).write_text(json.dumps(facts, default=float) + "\n")
+    if machine.get("partial"):
+        shutil.rmtree(machine["partial"], ignore_errors=True)  # it is whole now
     return Artifact(stage, key, str(artifacts.locate(root, stage, key)))
 
 

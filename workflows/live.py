@@ -6,6 +6,7 @@ import logging
 import shutil
 import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
@@ -15,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from apps import artifacts, stages
-from apps.platform import mpi
+from apps.platform import mpi, processes
 from apps.records import Artifact, MeritError
 from workflows import config as configuration
 from workflows import model, run_folder, sites, store
@@ -97,6 +98,9 @@ def launcher(shelf: store.Store, config: configuration.Run, site: sites.Site) ->
         machine = {"model": path, "device": device, "threads": threads.get(node.stage.label, 1)}
         machine["places"] = places
         machine["launcher"] = site.launcher
+        machine["checkpoint_minutes"] = site.checkpoint_minutes
+        if node.lineage:
+            machine["partial"] = str(shelf.root / stages.PARTIAL / node.lineage)
         machine["own_process"] = node.stage.label == "inference" and site.inference_slots > 1
         inputs = {name: [given.future for given in nodes] for name, nodes in node.inputs.items()}
         return stages.launch(node.stage, node.key, shelf.root, node.options, machine, inputs)
@@ -134,16 +138,20 @@ def _await_all(plan: Plan) -> None:
 
 @contextmanager
 def terminable():
-    """SIGTERM ends the run as Ctrl-C does, with everything cleaned up."""
+    """SIGTERM ends the run as Ctrl-C does, with everything cleaned up; at SIGUSR1 training tasks save their work and go on."""
 
     def stop(number: int, frame: Any) -> None:
         raise SystemExit(143)
 
-    old = signal.signal(signal.SIGTERM, stop)
+    def save(number: int, frame: Any) -> None:
+        threading.Thread(target=processes.ask_to_save, daemon=True).start()  # it waits for a lock, a handler must not
+
+    old = {number: signal.signal(number, f) for number, f in ((signal.SIGTERM, stop), (signal.SIGUSR1, save))}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, old)
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
 logging.getLogger("parsl").setLevel(logging.ERROR)

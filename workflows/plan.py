@@ -26,6 +26,7 @@ class Node:
     options: Mapping[str, Any]
     inputs: Mapping[str, Sequence[Node]]
     round: int  # of the run, for the display; 0 = before the first
+    lineage: str = ""  # the key but for how it is carried out: it goes on from what another such task has saved
     future: Future | None = field(default=None, repr=False)
 
 
@@ -49,10 +50,12 @@ class Plan:
         named = [(LEAVES[k], v) for k, v in options.items() if k in LEAVES]
         named += [("credit", method) for method in _methods(options)]
         roots = [stage.module, *(closure.root(folder, section["name"]) for folder, section in named)]
-        key = Store.key(stage.name, closure.code_digest(roots), options, keys)
+        code = closure.code_digest(roots)
+        key = Store.key(stage.name, code, options, keys)
         node = self._within.get(key)
         if node is None:
-            node = self._within[key] = Node(stage, key, options, given, self.round)
+            lineage = Store.key(stage.name, code, _what(stage, options), keys) if stage.carried_out else ""
+            node = self._within[key] = Node(stage, key, options, given, self.round, lineage)
             if self._launch:
                 node.future = self._launch(node)
         return self.nodes.setdefault(key, node)
@@ -64,6 +67,12 @@ class Plan:
     def finished(self, store: Store) -> dict[str, int]:
         """How many of them the store already holds."""
         return dict(Counter(n.stage.name for n in self.nodes.values() if store.has(n.stage.name, n.key)))
+
+
+def _what(stage: Stage, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options without those that say how a task of the stage is carried out."""
+    section, how = stage.carried_out
+    return {**options, section: {name: value for name, value in options[section].items() if name not in how}}
 
 
 def _methods(options: Mapping[str, Any]) -> list[Mapping[str, Any]]:

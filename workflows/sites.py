@@ -45,6 +45,8 @@ class Site:
     inference_slots: int = 1  # inference tasks at the same time: one runs in the driver, several in their own processes
     environment: Mapping[str, str] = field(default_factory=dict)  # for subprocesses, on top of the driver's
     launcher: tuple[str, ...] | None = None  # the command that starts MPI ranks, {ranks} filled in; None = no MPI here
+    checkpoint_minutes: float = 10  # between the checkpoints of a training task; 0 = at signals alone
+    grace_s: float = 30  # what a training task has to save its work when the run is stopped
 
 
 def names() -> list[str]:
@@ -71,7 +73,8 @@ def load(name_or_path: str, **options: Any) -> Site:
 def running(site: Site, folder: Path, memoizer: Memoizer | None) -> Iterator[DataFlowKernel]:
     """Parsl on `site`, its files in `folder`. After an exception (Ctrl-C too) nothing further is begun.
 
-    Tasks that wait are cancelled, worker processes killed. A task in a thread cannot be killed and is waited for.
+    Tasks that wait are cancelled; worker processes are given some seconds to save what can be gone on with, then killed. A
+    task in a thread cannot be killed and is waited for.
     """
     import parsl
 
@@ -84,7 +87,7 @@ def running(site: Site, folder: Path, memoizer: Memoizer | None) -> Iterator[Dat
         logging.getLogger("concurrent.futures").disabled = True
         for task in list(kernel.tasks.values()):
             _give_up(task)
-        processes.close()
+        processes.close(site.grace_s)
         raise
     finally:
         kernel.cleanup()

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apps.platform import devices, processes
+from apps.platform import devices, processes, requests
 from apps.records import MeritError
 
 FAULT = "fault.json"
@@ -72,12 +72,31 @@ def connected(world: World, device: str) -> Iterator[None]:
         distributed.destroy_process_group()
 
 
+def first_says(world: World, value: Any) -> Any:
+    """Rank 0's value, on every rank; all have to ask. Small things only: it is pickled."""
+    if world.size == 1:
+        return value
+    from mpi4py import MPI
+
+    return MPI.COMM_WORLD.bcast(value)
+
+
+def all_say(world: World, value: Any) -> list[Any]:
+    """Every rank's value, by rank, on every rank; all have to ask."""
+    if world.size == 1:
+        return [value]
+    from mpi4py import MPI
+
+    return MPI.COMM_WORLD.allgather(value)
+
+
 def launch(launcher: Sequence[str] | None, ranks: int, module: str, spec: Path, threads: int = 1) -> None:
     """Runs `python -m MODULE SPEC` as so many ranks and waits; one rank is started without MPI.
 
     `threads` are shared by the ranks. Raises what the first rank that failed has told, as a MeritError with its rank where
     it was one, and processes.WorkerDied where it could tell nothing. All ranks are gone then. They end with the caller's
-    process group too, so that a caller that is killed as a group leaves none behind.
+    process group too, so that a caller that is killed as a group leaves none behind. SIGUSR1 and SIGTERM are handed on to
+    the launcher, and by it to the ranks.
     """
     command = [sys.executable, "-m", module, str(spec)]
     if ranks > 1:
@@ -87,9 +106,10 @@ def launch(launcher: Sequence[str] | None, ranks: int, module: str, spec: Path, 
     with open(spec.parent / OUTPUT, "wb") as output:
         ended = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
         try:
-            ended.wait()
+            with requests.handled(lambda number, frame: ended.send_signal(number)):
+                ended.wait()
         except BaseException:
-            ended.terminate()  # the launcher ends its ranks on SIGTERM, and would leave them on SIGKILL
+            ended.terminate()  # the launcher hands SIGTERM on to its ranks, and would leave them on SIGKILL
             ended.wait()
             raise
     if ended.returncode:

@@ -2,6 +2,8 @@
 
 Training and sandboxes run so: a thread cannot be killed and shares torch's random state and number of threads. What a
 module keeps (imports, a base model) lives as long as its process. A pool has as many processes as calls at one time.
+A process that is to end is told so first, by SIGTERM, and killed when its time is up; SIGUSR1 asks it to save its work.
+What that means is the function's own affair (apps/platform/requests.py); one that has no say in it ends at once.
 
     metrics = run("training", app.train, folder, options, threads=2)
 
@@ -22,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -83,14 +86,29 @@ def run(
     raise value
 
 
-def close() -> None:
-    """Kills every process. Calls that wait for one raise WorkerDied; a later call starts anew."""
+def close(grace_s: float = 0) -> None:
+    """Kills every process. Calls that wait for one raise WorkerDied; a later call starts anew.
+
+    With `grace_s` those at work are sent SIGTERM first, and have so long to save what they have and to end.
+    """
     with _lock:
         workers = list(_all)
         _idle.clear()
         _all.clear()
+    if grace_s and (busy := [worker for worker in workers if worker.send(signal.SIGTERM)]):
+        end = time.monotonic() + grace_s
+        while any(worker.busy for worker in busy) and time.monotonic() < end:
+            time.sleep(0.02)
     for worker in workers:
         worker.kill()
+
+
+def ask_to_save() -> None:
+    """Sends SIGUSR1 to every process at work: what can be gone on with later is saved, and the work goes on."""
+    with _lock:
+        workers = list(_all)
+    for worker in workers:
+        worker.send(signal.SIGUSR1)
 
 
 class Worker:
@@ -116,9 +134,18 @@ class Worker:
         finally:
             calls.close()
             os.close(lifeline)
-        self.pid = self._process.pid
+        self.pid, self.busy = self._process.pid, False
+
+    def send(self, number: int) -> bool:
+        """Sends a signal if it is at work; says whether it is."""
+        with self._killing:
+            if self.busy and self._held is not None:
+                os.kill(self.pid, number)
+                return True
+        return False
 
     def call(self, request: bytes, timeout_s: float | None) -> tuple[bool, Any]:
+        self.busy = True
         try:
             self._connection.send_bytes(request)
             if not self._connection.poll(timeout_s):
@@ -126,6 +153,8 @@ class Worker:
             return pickle.loads(self._connection.recv_bytes())
         except (EOFError, ConnectionError) as error:
             raise WorkerDied(self._obituary()) from error
+        finally:
+            self.busy = False
 
     def idle_and_well(self) -> bool:
         return self._process.poll() is None
@@ -156,6 +185,7 @@ class Worker:
 def serve(calls: int, lifeline: int, threads: int) -> None:
     """The child's side: answers calls until the parent is gone. Takes the descriptors of the two pipes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, lambda number, frame: None)  # not ignored, or what it starts would ignore it too
     connection = Connection(calls)
     if os.fork() == 0:
         connection.close()  # or the parent would not see that the worker died

@@ -29,6 +29,7 @@ def rows_of(
     values = advantages([row for _, row in turns])
     agents = {agents} if isinstance(agents, str) else agents
     mine = [(turn, row, a) for (turn, row), a in zip(turns, values, strict=True) if turn.agent in agents]
+    named = {id(turn): f"trace {row.trace!r}, turn {turn.path!r}" for turn, row, _ in mine}
     states = None
     if "pairs" in needs:
         kept = [(turn, 1.0) for pair in pairs([(turn, row) for turn, row, _ in mine]) for turn, _ in pair]
@@ -48,6 +49,7 @@ def rows_of(
         kept[0][0].sampling.temperature or 1.0 if kept else 1.0,
         "pairs" in needs,
         states,
+        names=[named[id(turn)] for turn, _ in kept],
     )
 
 

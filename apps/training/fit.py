@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import time
+import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,23 +16,38 @@ from typing import Any
 import numpy as np
 
 from apps import leaf
-from apps.platform import devices
+from apps.platform import devices, requests
 from apps.platform.mpi import World
 from apps.records import MeritError
-from apps.training import canary, policy
+from apps.training import canary, checkpoint, keeper, policy
+from apps.training.checkpoint import Checkpoint
+from apps.training.keeper import Keeper
 from apps.training.options import Options
 from apps.training.rows import Rows
-from apps.training.trainer import Trainer
+from apps.training.trainer import NotFinite, Trainer
 
 STATE = "optimiser.safetensors"
+METRICS = "metrics.jsonl"
 DRIFT_ROWS = 64  # on which the KL to the base model is measured after training
 
 
 def fit(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any], world: World) -> dict[str, Any]:
-    """Trains and saves; returns what the stage says of its work, which on other ranks than 0 lacks the digest."""
-    import torch
+    """Trains and saves; returns what the stage says of its work, which on other ranks than 0 lacks the digest.
 
-    started = time.perf_counter()
+    A task that was cut short goes on from its last checkpoint. Where a step is no number the last good policy is saved.
+    """
+    place = Path(options["partial"]) if options.get("partial") else None
+    with requests.heard() as asked, checkpoint.held(place, world.rank == 0) as folder:
+        return _fit(out, inputs, options, world, Keeper(folder, options.get("checkpoint_minutes", 0), world, asked))
+
+
+def _fit(
+    out: Path,
+    inputs: Mapping[str, Sequence[Path]],
+    options: Mapping[str, Any],
+    world: World,
+    kept: Keeper,
+) -> dict[str, Any]:
     chosen = devices.settled(Options(**options["training"]), options.get("device", "cpu"))
     model = inputs["start"][0] if "start" in inputs else Path(options["model"])
     agent = options["agent"]
@@ -40,15 +55,17 @@ def fit(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, A
     module = leaf.find("training/objectives", options["objective"]["name"])
     tuned = leaf.options("training/objectives", options["objective"])
     needs = module.needs(tuned) if hasattr(module, "needs") else module.NEEDS
-    trainer = start(model, before(inputs, agent), chosen, options, world, needs, teacher(model, inputs, agent, chosen))
-    torch.manual_seed(options["seed"])
+    taught_by = teacher(model, inputs, agent, chosen)
+    trainer = start(model, before(inputs, agent), chosen, options, world, needs, taught_by, kept.found)
     history = []
-    with open(out / "metrics.jsonl" if world.rank == 0 else os.devnull, "w") as log:
-        for part in rows:
-            for metrics in trainer.fit(part, lambda b: module.loss(b, tuned), needs, options["seed"]):
+    with open(out / METRICS if world.rank == 0 else os.devnull, "w") as log:
+        try:
+            for metrics in kept.course(trainer, rows, lambda b: module.loss(b, tuned), needs, options["seed"]):
                 history.append(metrics)
                 log.write(json.dumps(metrics) + "\n")
                 log.flush()
+        except NotFinite as error:
+            raise MeritError(f"{error}. {rescue(trainer, model, out, kept)}") from error
     digest = save(trainer, model, out)
     if chosen.lora is not None and (spoken := canary_rows(rows, inputs)):
         canary.write(out, spoken, trainer.score, world.rank == 0)
@@ -58,7 +75,7 @@ def fit(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, A
         "steps": len(history),
         "rows": sum(map(len, rows)),
         "tokens": int(sum(r.lengths.sum() for r in rows)) * chosen.epochs,
-        "seconds": time.perf_counter() - started,
+        "seconds": kept.seconds,
         "last": history[-1] if history else {},
         "kl": drift(trainer, rows) if chosen.lora is not None else None,
         "loss": float(np.mean([m["loss"] for m in history[-50:]])) if history else None,
@@ -92,15 +109,20 @@ def start(
     world: World,
     needs: Collection[str] = (),
     taught_by: Any = None,
+    found: Checkpoint | None = None,
 ) -> Trainer:
-    """The trainer, as an earlier round left it where there was one."""
+    """The trainer, as an earlier round left it where there was one, or as a checkpoint `found` of this task has it."""
     from safetensors.torch import load_file
 
     opened = policy.open_policy(model, adapter, chosen, options["seed"])
     if {"scores", "values"} & set(needs):
         policy.add_scalar_head(opened, adapter or model)
+    if found:
+        found.lay_over(opened)
     trainer = Trainer(opened, chosen, options.get("device", "cpu"), world, taught_by)
-    if adapter and (adapter / STATE).is_file():
+    if found:
+        keeper.restore(trainer, found)
+    elif adapter and (adapter / STATE).is_file():
         trainer.restore(load_file(adapter / STATE))
     return trainer
 
@@ -118,6 +140,18 @@ def save(trainer: Trainer, model: Path, out: Path) -> str:
         if first:
             save_file(state, out / STATE)
     return digest
+
+
+def rescue(trainer: Trainer, model: Path, out: Path, kept: Keeper) -> str:
+    """Saves the policy as the last good step left it, beside the task's checkpoints; a sentence that says where."""
+    folder = (kept.folder or out) / checkpoint.LAST_GOOD
+    if trainer.world.rank == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        if (out / METRICS).is_file():
+            shutil.copy(out / METRICS, folder / METRICS)
+    save(trainer, model, folder)
+    return f"The policy as it was after step {trainer.steps}, the last good one, is kept in {folder}"
 
 
 def drift(trainer: Trainer, rows: Sequence[Rows]) -> float | None:

@@ -43,7 +43,8 @@ def main(spec: Path) -> None:
 
 def read(spec: Path) -> Mapping[str, Any]:
     """What SPEC says; MeritError where it lacks something."""
-    given = yaml.safe_load(spec.read_text(encoding="utf-8"))
+    # not one for both: YAML takes the 1e-05 of JSON for a text
+    given = (json.loads if spec.suffix == ".json" else yaml.safe_load)(spec.read_text(encoding="utf-8"))
     missing = {"out", "inputs", "options"} - set(given if isinstance(given, dict) else ())
     if missing:
         raise MeritError(

@@ -43,6 +43,10 @@ class Options(records.Options):
         True,
         description="rows share lines without padding, and prompts that are equal are read once, where the model can",
     )
+    activation_checkpointing: bool = Field(
+        False,
+        description="activations of a layer are worked out again for its gradient: less memory, a third more work",
+    )
     parallel: Literal["single", "ddp", "zero1", "zero2", "zero3"] = Field(
         "single",
         description="what ranks divide: nothing to divide, rows, or with DeepSpeed optimiser, gradients, weights too",

@@ -33,6 +33,7 @@ class Rows:
     # One figure a completion token, float32 (C,) a row. `mask`: 0 carries no loss (without it all do); `advantages`: instead
     # of the row's own; `targets`: what a scalar head is taught, NaN for nothing; `values`: what it said when it was sampled.
     columns: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)
+    names: Sequence[str] = ()  # where each row comes from (its trace and turn), for errors; empty where it is not known
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -55,7 +56,13 @@ class Rows:
         """The first `count` rows."""
         ragged = {name: getattr(self, name)[:count] for name in ("prompts", "completions", "logprobs", "advantages")}
         states = None if self.states is None else self.states[:count]
-        return replace(self, **ragged, states=states, columns={k: v[:count] for k, v in self.columns.items()})
+        return replace(
+            self,
+            **ragged,
+            states=states,
+            columns={k: v[:count] for k, v in self.columns.items()},
+            names=self.names[:count],
+        )
 
     def check(self, needs: Collection[str]) -> None:
         """MeritError where an objective's needs ask for pairs or states that these rows are not in."""
@@ -93,6 +100,7 @@ class Rows:
                 paired=self.paired,
                 **({} if self.states is None else {"states": self.states}),
                 columns=np.array(sorted(self.columns), dtype="U"),
+                names=np.array(self.names, dtype="U"),
                 **{
                     k: v
                     for name in self.columns
@@ -113,6 +121,7 @@ class Rows:
                 bool(file["paired"]),
                 file.get("states"),
                 {name: _rows(file, f"column_{name}") for name in file["columns"].tolist()},
+                file["names"].tolist(),
             )
 
 

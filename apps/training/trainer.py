@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from apps.platform import mpi
 from apps.platform.mpi import World
-from apps.records import MeritError
+from apps.records import MeritError, digest
 from apps.training import head
 from apps.training.batch import Batch
 from apps.training.forward import SCALAR, Forward
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+NAMED = 8  # rows at most that an error names
 LANGUAGE = ("logprobs",)
 COLUMNS = {
     "old": "old_BT",
@@ -40,6 +42,10 @@ COLUMNS = {
 }  # need -> field
 COLUMN_OF = {"old_values": "values"}  # need -> column of the rows, where the two have different names
 Loss = Callable[[Batch], "tuple[Tensor, dict[str, float]]"]
+
+
+class NotFinite(MeritError):
+    """A step's loss or gradient is no number. It was not taken: the weights are those of the step before."""
 
 
 class Trainer:
@@ -65,6 +71,8 @@ class Trainer:
         )
         self.world, self.steps = world or World(), 0
         self.forward = Forward(self.model, options)
+        if options.activation_checkpointing:
+            _forget_activations(self.forward.causal)
         self.teacher = teacher and Forward(teacher.to(device), options)
         self.anchor: list[np.ndarray] | None = None  # log-probabilities of the rows before the first step
         self.ranks = self._way()(self.model, self.optimiser, options, self.world, self.forward)
@@ -76,13 +84,21 @@ class Trainer:
             return Zero
         return Ddp if self.world.size > 1 else Alone
 
-    def fit(self, rows: Rows, loss: Loss, needs: frozenset[str], seed: int) -> Iterator[dict[str, float]]:
-        """Trains; yields each step's metrics. The order of rows is drawn from `seed`; the schedule spans this call."""
+    def fit(
+        self, rows: Rows, loss: Loss, needs: frozenset[str], seed: int, begin: int = 0
+    ) -> Iterator[dict[str, float]]:
+        """Trains; yields each step's metrics. The order of rows is drawn from `seed`; the schedule spans this call.
+
+        The first `begin` steps were done by an earlier process, whose weights, optimiser and anchor this trainer was given.
+        """
         self._check(rows, needs)
-        self.anchor = self.score(rows, rows.temperature, exact=False) if "anchor" in needs else None
+        if not begin:
+            self.anchor = self.score(rows, rows.temperature, exact=False) if "anchor" in needs else None
         plan = plan_steps(rows, self.options, seed)
-        for step, members in enumerate(plan):
-            yield self._step(rows, members, loss, needs, step, len(plan))
+        for step in range(begin, len(plan)):
+            # what a step draws (dropout) depends on where it is, never on what was drawn before
+            self.torch.manual_seed(int(digest([seed, self.steps, self.world.rank])[:15], 16))
+            yield self._step(rows, plan[step], loss, needs, step, len(plan))
 
     @property
     def context(self) -> float:
@@ -124,18 +140,18 @@ class Trainer:
             counts["mismatch"] = self.mismatch(rows, members)
         sums: dict[str, float] = {}
         parts = share(rows, members, options.micro_tokens, self.world.rank, self.world.size)
+        broken: list[tuple[float, list[int]]] = []  # losses that are no numbers, and their rows
         for number, (micro, weight) in enumerate(parts, 1):
             value, metrics = loss(self.batch(rows, micro, needs, counts))
             if not torch.isfinite(value):
-                raise MeritError(
-                    f"the loss became {value.item()} at step {step}, in rows {micro.tolist()[:8]}…; lower lr or clip"
-                )
+                broken.append((value.item(), micro.tolist()))
+                weight = math.nan  # the gradient is none either then, on all ranks, and no step is taken
             self.ranks.backward(value * weight, number == len(parts))
             for name, part in {"loss": value.item(), **metrics}.items():
                 sums[name] = sums.get(name, 0.0) + weight * part
         norm = self.ranks.update()
         if not math.isfinite(norm):
-            raise MeritError(f"the gradient's norm became {norm} at step {step}; lower lr")
+            raise NotFinite(_told(norm, self.steps + 1, rows, members, mpi.all_say(self.world, broken)))
         self.steps += 1
         figures = self.ranks.total(sums)
         return {"step": self.steps, "lr": rate, "gradient_norm": norm, "tokens": counts["tokens"], **figures}
@@ -238,6 +254,25 @@ class Trainer:
             if name in self.parameters:
                 moments.setdefault(name, {})[key] = value
         self.ranks.set_moments(moments)
+
+
+def _forget_activations(causal: torch.nn.Module) -> None:
+    """What a layer works out on its way is dropped, and worked out again for its gradient."""
+    enable = getattr(causal, "activation_checkpointing_enable", None) or causal.gradient_checkpointing_enable
+    try:
+        enable({"use_reentrant": False})  # the other way wants inputs that carry a gradient, which an adapter has not
+    except ValueError as error:
+        raise MeritError(f"training.activation_checkpointing=true: this model cannot do it ({error})") from error
+
+
+def _told(norm: float, step: int, rows: Rows, members: np.ndarray, said: list[list[tuple[float, list[int]]]]) -> str:
+    """What went wrong in a step, from what each rank says of losses; the samples are named where rows know theirs."""
+    broken = [entry for entries in said for entry in entries]
+    found = sorted({i for _, micro in broken for i in micro}) if broken else members.tolist()
+    what = f"the loss became {broken[0][0]}" if broken else f"the gradient's norm became {norm}"
+    names = [rows.names[i] for i in found[:NAMED] if rows.names]
+    which = f"rows {found[:NAMED]}" + "…" * (len(found) > NAMED) + (f" ({'; '.join(names)})" if names else "")
+    return f"{what} at step {step}, in {which}; lower training.lr or training.clip, or look at these samples"
 
 
 def figures_of(needs: Collection[str]) -> tuple[str, ...]:

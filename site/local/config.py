@@ -25,6 +25,9 @@ class Options(records.Options):
     inference_slots: int = Field(
         0, ge=0, description="inference tasks at once, a model each; 0 = one a core, 4 at most"
     )
+    checkpoint_minutes: float = Field(
+        10, ge=0, description="between the checkpoints of a training task; 0 = at signals alone"
+    )
 
 
 def site(options: Options) -> Site:
@@ -61,4 +64,5 @@ def site(options: Options) -> Site:
         training_threads=max(1, cores // training),
         training_slots=training,
         launcher=("mpiexec", "-n", "{ranks}"),  # MPICH's, which comes with the extra `mpi`
+        checkpoint_minutes=options.checkpoint_minutes,
     )

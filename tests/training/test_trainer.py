@@ -233,7 +233,7 @@ def test_a_loss_that_is_no_number_stops_and_names_its_rows(tiny_model):
     rows.advantages[2] = np.nan
     made = trainer(tiny_model, micro_tokens=1)
     before = weights(made)
-    with pytest.raises(MeritError, match=r"the loss became nan at step 0, in rows \[2\]"):
+    with pytest.raises(MeritError, match=r"the loss became nan at step 1, in rows \[2\]"):
         list(made.fit(rows, *LOSSES["grpo"], 0))
     assert all(torch.equal(before[n], p) for n, p in made.parameters.items())
 
