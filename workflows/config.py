@@ -61,6 +61,16 @@ class Rollout(records.Options):
     )
 
 
+class ValueModel(records.Options):
+    """Who says beforehand what a turn will be worth, for an advantage that wants it (gae)."""
+
+    view: Literal["own", "team"] = Field(
+        "own", description="what it reads: an agent's own prompt, or all of the team so far (one critic for all: MAPPO)"
+    )
+    clip: float | None = Field(0.2, gt=0, description="how far a round may move what it says; null: anywhere")
+    training: Training = Field(Training(epochs=2), description="how it is trained, as `training`; LoRA only")
+
+
 class Evaluation(records.Options):
     """What is measured, on tasks that were never trained on."""
 
@@ -112,6 +122,7 @@ class PostTrain(Run):
     objective: Section = Field({"name": "grpo", "beta": 0.0}, description="the loss")
     schedule: Section = Field({"name": "simultaneous"}, description="who is trained in which round, and beside whom")
     training: Training = Training(epochs=2)
+    value_model: ValueModel = ValueModel()
     evaluation: Evaluation = Evaluation()
     promotion: Promotion = Promotion()
 

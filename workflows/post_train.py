@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from workflows import casting, chain
+from workflows import casting, chain, value_models
 from workflows.chain import Standing, Story
 from workflows.config import PostTrain as Config
 from workflows.plan import Node, Plan
@@ -31,7 +31,7 @@ def dag(config: Config, plan: Plan) -> dict[str, Node]:
 
 def stage(config: Config, steps: Steps, standing: Standing, story: Story) -> Standing:
     """Adds the rounds of one stage, numbered on from those of the last."""
-    training, team, scores = steps.tasks("train"), standing.team, standing.scores
+    training, team, scores, values = steps.tasks("train"), standing.team, standing.scores, value_models.untrained(steps)
     teams = [team]  # as the stage found it, then as each round left it
     for number in range(1, config.rounds + 1):
         steps.plan.round += 1
@@ -43,7 +43,9 @@ def stage(config: Config, steps: Steps, standing: Standing, story: Story) -> Sta
         if not steps.trains:
             continue
         origin = steps.untrained() if config.restart else team
-        trained = steps.train(team, origin, played, judged, credit, lineup.trains)
+        foreseen = value_models.foresee(steps, values, played)
+        trained = steps.train(team, origin, played, judged, credit, lineup.trains, foreseen)
+        values = value_models.learn(steps, values, trained)
         trials = steps.trials(trained)
         for adapters in trials:
             candidate = steps.gather(team, adapters)

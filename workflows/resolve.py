@@ -103,12 +103,34 @@ def check_training(config: PostTrain) -> None:
         leaf.options("training/objectives", config.objective),
     )
     needs = module.needs(tuned) if hasattr(module, "needs") else module.NEEDS
+    if {"scores", "values"} & needs:
+        raise MeritError(
+            f"objective.name={config.objective['name']} teaches a scalar head, and agents have to speak; for PPO set "
+            "objective.name=ppo advantage.name=gae, whose value model is trained by itself"
+        )
     if lora is None and "reference" in needs:
         raise MeritError(
             f"objective.name={config.objective['name']} with these settings compares with a frozen reference, which is the base "
             "model under a LoRA adapter, and training.lora=null trains all weights; set objective.beta=0 where it has one, take "
             "an objective without a reference (docs/training.md lists them), or train adapters"
         )
+
+
+def token_wants(config: PostTrain) -> frozenset[str]:
+    """What the advantage wants to know of tokens: `values` of a value model, log-probabilities of the `reference`."""
+    module = leaf.find("training/advantages", config.advantage["name"])
+    wants = module.wants(leaf.options("training/advantages", config.advantage)) if hasattr(module, "wants") else ()
+    if "values" in wants and config.value_model.training.lora is None:
+        raise MeritError(
+            f"advantage.name={config.advantage['name']} wants a value model, which is an adapter that goes on from round "
+            "to round; value_model.training.lora=null trains none"
+        )
+    if wants and config.team.models:
+        raise MeritError(
+            f"advantage.name={config.advantage['name']} with these settings has turns read by the run's own model, and "
+            f"team.models gives {', '.join(config.team.models)} others, whose tokens it does not know; leave one of them out"
+        )
+    return frozenset(wants)
 
 
 def wants_tree(config: PostTrain) -> bool:

@@ -11,6 +11,8 @@ from typing import Any
 from apps import leaf, stages
 from apps.inference.driver import seed_of
 from apps.records import MeritError, Sampling
+from apps.training import foresee
+from apps.training.options import Options as Training
 from workflows import model, resolve
 from workflows.chain import Standing, Story
 from workflows.config import PostTrain, Section
@@ -40,6 +42,7 @@ class Steps:
         self.models = resolve.models(config, self.agents)
         if self.trains:
             resolve.check_training(config)
+            resolve.token_wants(config)
 
     def onward(self, standing: Standing, config: PostTrain | None = None) -> Steps:
         """The steps of a stage of the same run, from where the last one left things."""
@@ -179,31 +182,45 @@ class Steps:
         return {"calibration": self.add(stages.CALIBRATE, inputs, **options)}
 
     def train(
-        self, team: Node, origin: Node, played: Shards, judged: Shards, credit: Shards, agents: Sequence[str]
+        self,
+        team: Node,
+        origin: Node,
+        played: Shards,
+        judged: Shards,
+        credit: Shards,
+        agents: Sequence[str],
+        foreseen: dict[str, Shards] | None = None,
     ) -> list[Node]:
         """New weights for each of `agents`, from those that it has in `origin`, on the turns that its policy in `team` spoke."""
-        config, agents = self.config, list(agents)
+        config, agents, foreseen = self.config, list(agents), foreseen or {}
+        inputs = {"rollout": played, "grade": judged, "assign": credit, "policies": team, **foreseen}
         rows = self.add(
             stages.BATCH,
-            {"rollout": played, "grade": judged, "assign": credit, "policies": team},
+            {**inputs, **(self.start if "values" in foreseen else {})},
             agents=agents,
             advantage=config.advantage,
             objective=config.objective,
             **({"overlong": config.rollout.overlong} if config.rollout.overlong else {}),
             **({"share": self.share} if self.share else {}),
+            **(self._lessons() if "values" in foreseen else {}),
         )
-        return [
-            self.add(
-                stages.TRAIN,
-                {"batch": rows, "policies": origin, **self.start},
-                agent=agent,
-                base_model=self.models.get(agent, self.model),
-                objective=config.objective,
-                training=config.training.model_dump(mode="json"),
-                seed=seed_of(config.seed, "training", self.plan.round, agent) >> 1,
-            )
-            for agent in agents
-        ]
+        return [self.train_one(rows, origin, agent, config.objective, config.training) for agent in agents]
+
+    def _lessons(self) -> dict[str, Any]:
+        view = self.config.value_model.view
+        return {"learners": foresee.learners(self.agents, view), "view": view, "base_model": self.model}
+
+    def train_one(self, rows: Node, origin: Node, who: str, objective: Section, training: Training) -> Node:
+        """A policy, or a value model, trained on its rows from where `origin` left it."""
+        return self.add(
+            stages.TRAIN,
+            {"batch": rows, "policies": origin, **self.start},
+            agent=who,
+            base_model=self.models.get(who, self.model),
+            objective=objective,
+            training=training.model_dump(mode="json"),
+            seed=seed_of(self.config.seed, "training", self.plan.round, who) >> 1,
+        )
 
     def gather(self, team: Node, adapters: Sequence[Node]) -> Node:
         return self.add(stages.GATHER, {"policies": team, "train": adapters})

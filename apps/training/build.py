@@ -17,14 +17,15 @@ from apps.training.rows import Rows
 def rows_of(
     agents: str | Collection[str],
     turns: Sequence[tuple[Turn, Valued]],
-    advantages: Callable[[Sequence[Valued]], np.ndarray],
+    advantages: Callable[[Sequence[Valued]], Sequence],
     needs: Iterable[str],
 ) -> Rows:
     """The rows of one agent, or of those that share a policy, as far as the objective's needs go.
 
     `advantages` sees the turns of all agents, as some estimators compare agents. An objective that needs neither pairs nor
     advantages (SFT) is given the turns with a positive advantage: rejection sampling. One that ranks the candidates of a
-    state gets their values as they are, since only their order counts.
+    state gets their values as they are, since only their order counts. Where each token has an advantage of its own they are
+    a column, and the row's is their mean.
     """
     values = advantages([row for _, row in turns])
     agents = {agents} if isinstance(agents, str) else agents
@@ -38,17 +39,19 @@ def rows_of(
         kept = [member for state in ranked for member in state]
         states = np.repeat(np.arange(len(ranked)), [len(state) for state in ranked])
     elif "advantages" in needs:
-        kept = [(turn, a) for turn, _, a in mine if np.isfinite(a) and a != 0]
+        kept = [(turn, a) for turn, _, a in mine if np.isfinite(a).all() and np.any(a)]
     else:
-        kept = [(turn, 1.0) for turn, _, a in mine if np.isfinite(a) and a > 0]
+        kept = [(turn, 1.0) for turn, _, a in mine if np.isfinite(a).all() and np.mean(a) > 0]
+    by_token = [np.asarray(a, np.float32) for _, a in kept if np.ndim(a)]
     return Rows(
         [turn.prompt_ids for turn, _ in kept],
         [turn.completion_ids for turn, _ in kept],
         [turn.logprobs for turn, _ in kept],
-        np.array([a for _, a in kept], np.float64),
+        np.array([np.mean(a) for _, a in kept], np.float64),
         kept[0][0].sampling.temperature or 1.0 if kept else 1.0,
         "pairs" in needs,
         states,
+        {"advantages": by_token} if by_token else {},
         names=[named[id(turn)] for turn, _ in kept],
     )
 

@@ -211,14 +211,16 @@ class Trainer:
         )
         return layout.spread(apart)
 
-    def score(self, rows: Rows, temperature: float = 1.0, exact: bool = True) -> list[np.ndarray]:
-        """The log-probability of each completion token, float32 (C,) a row; `exact` is in float32 throughout. No gradient."""
+    def score(
+        self, rows: Rows, temperature: float = 1.0, exact: bool = True, figure: str = "logprobs"
+    ) -> list[np.ndarray]:
+        """A figure of each completion token (forward.py), float32 (C,) a row; `exact` is in float32 throughout. No gradient."""
         self.model.eval()
         found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(rows)
         with self.torch.no_grad():
             for micro in micro_batches(rows, np.arange(len(rows)), self.options.micro_tokens):
                 layout = lay(rows, micro, self.forward.packed).to(self.device)
-                read = self.figures(layout, temperature, ("logprobs",), exact)[0]
+                read = self.figures(layout, temperature, (figure,), exact)[0]
                 for row, i in zip(read, micro, strict=True):
                     found[i] = row[: len(rows.completions[i])].cpu().numpy()
         return found

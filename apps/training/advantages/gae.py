@@ -4,7 +4,8 @@
 two turns of an agent is its environment, takes no time and is nobody's state. A turn's credit is the reward of its last
 token; with `kl_in_reward` β each token also has −β(logp_old − logp_ref), the k1 of InstructGPT. After an agent's last
 token there is nothing: V = A = 0. Where several plays go on from a turn (a tree) its future is their mean, by their
-numbers, which is the mean of the plays' own advantages as both formulas are linear.
+numbers, which is the mean of the plays' own advantages as both formulas are linear. What a guest spoke for the agent, with
+a policy of an earlier round, is not among the turns: an episode ends before it.
 
 Source: arXiv 1506.02438, eqs. 11 and 16; λ = .95 of arXiv 1707.06347; γ = 1, as arXiv 2203.02155 does not discount. The
 returns that a value model learns are A + V (before whitening), which is TD(λ).
@@ -66,7 +67,7 @@ def estimates(turns: Sequence[Valued], options: Options) -> list[np.ndarray]:
     place = {(turn.trace, turn.agent, turn.index): i for i, turn in enumerate(turns)}
     found: list[np.ndarray] = [np.zeros(0)] * len(turns)
     for i in sorted(range(len(turns)), key=lambda i: -turns[i].index):  # what comes after first
-        after = [(place[key], share) for key, share in known[i].after]
+        after = [(place[key], share) for key, share in known[i].after if key in place]
         rewards = -options.kl_in_reward * known[i].divergence
         rewards[-1] += credits[i]
         value = sum(share * known[j].values[0] for j, share in after)

@@ -35,7 +35,9 @@ class Options(records.Options):
         description="forward: KL(teacher‖policy), covers all that the teacher says; reverse: KL(policy‖teacher), keeps to its likeliest; "
         "jensen_shannon: between the two",
     )
-    temperature: float = Field(1.0, gt=0, description="both distributions are compared at it, and the loss is times its square")
+    temperature: float = Field(
+        1.0, gt=0, description="both distributions are compared at it, and the loss is times its square"
+    )
     nll: float = Field(0.0, ge=0, description="weight of the negative log-likelihood of the rows' own words")
 
 
