@@ -13,6 +13,7 @@ from apps.records import MeritError, digest
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "apps" / "data" / "embedded"
 CHUNK = 1 << 22  # bytes
+FILES = ("path", "terms")  # settings that name training data
 
 
 def locate(name: str, setting: str = "model") -> Path:
@@ -70,14 +71,16 @@ def keyed(credit: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def places(settings: Any) -> dict[str, str]:
-    """Where the models lie that credit sections and teams anywhere in `settings` name: each one's digest, and its path here."""
+    """Where the models lie that credit sections and teams anywhere in `settings` name, and training data: digest -> path here."""
     found: dict[str, str] = {}
     for name, inner in settings.items() if isinstance(settings, Mapping) else ():
         if name == "credit" and isinstance(inner, Mapping):
             found |= dict(_outside(inner).values())
         elif name == "team" and isinstance(inner, Mapping):
             found |= {identity(given): str(locate(given)) for given in inner.get("models", {}).values()}
-        else:
+        elif name in FILES and isinstance(inner, str) and inner:
+            found[fingerprint(inner, name)] = str(Path(inner).expanduser().resolve())
+        elif name != "tasks":  # a family of tasks is given its path itself
             found |= places(inner)
     return found
 

@@ -42,6 +42,10 @@ def finish(folder: Path, config: configuration.Run, plan: Plan, found: Mapping[s
     if "reward_model" in found:
         _copy_model(Path(found["reward_model"].path), folder / "adapter")
         shutil.copy(Path(found["appraisal"].path) / SUMMARY, folder / SUMMARY)
+    if "summary" in found:
+        shutil.copy(Path(found["summary"].path) / SUMMARY, folder / SUMMARY)
+    if "adapter" in found:
+        _copy_model(Path(found["adapter"].path), folder / "adapter")
     if "model" in found:
         for target in filter(None, (str(folder / "model"), getattr(config, "export", ""))):
             _copy_model(Path(found["model"].path), Path(target))
@@ -57,7 +61,9 @@ def finish(folder: Path, config: configuration.Run, plan: Plan, found: Mapping[s
 
 def _copy_model(source: Path, target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns("manifest.json", stages.FACTS))
+    shutil.copytree(
+        source, target, ignore=shutil.ignore_patterns("manifest.json", "metrics.jsonl", "gate.json", stages.FACTS)
+    )
 
 
 def _keys(node: Node) -> dict[str, list[str]]:

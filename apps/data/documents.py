@@ -11,7 +11,7 @@ A document occurs once: copies within a domain, or of an earlier domain, are lef
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +20,14 @@ from apps import records
 from apps.records import MeritError
 from apps.training.rows import Rows
 
-TEXTS = (".txt", ".md")
 BATCH = 1000  # texts that are encoded at once
 
 
 def read(path: Path, field: str, where: str) -> Iterator[str]:
-    """The documents of a .jsonl file (its column `field`), of a text file (one), or of a folder of such, in order of name."""
-    files = sorted(f for f in path.rglob("*") if f.suffix in (".jsonl", *TEXTS)) if path.is_dir() else [path]
+    """The documents of a .jsonl file (its column `field`), of a text file (one), or of a folder of both, in order of name."""
+    files = sorted(f for f in path.rglob("*") if f.suffix in (".jsonl", ".txt")) if path.is_dir() else [path]
     if not files:
-        raise MeritError(f"{where}={path}: no document in this folder; .jsonl, .txt or .md files are expected")
+        raise MeritError(f"{where}={path}: no document in this folder; .jsonl or .txt files are expected")
     for file in files:
         yield from _lines(file, field, where) if file.suffix == ".jsonl" else [_text(file, where)]
 
@@ -103,10 +102,3 @@ def parts(ids: np.ndarray, context: int, begin: int | None) -> Iterator[tuple[np
         yield prompt, ids[at : at + room]
         at += room
         prompt = ids[at - 1 : at]
-
-
-def joined(parts: Mapping[str, Rows]) -> Rows:
-    """The rows of several domains, one after another."""
-    prompts = [p for rows in parts.values() for p in rows.prompts]
-    completions = [c for rows in parts.values() for c in rows.completions]
-    return Rows(prompts, completions, [np.zeros(0, np.float32)] * len(prompts), np.ones(len(prompts)))

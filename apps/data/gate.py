@@ -10,8 +10,8 @@ This is a rule of our own; a gate with a fixed allowance is common practice, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import Field
@@ -31,23 +31,24 @@ class Options(records.Options):
 class State:
     """What the gate knows after a wave."""
 
-    lowest: float  # general loss of the best kept model, nats a token; NaN without general data
+    lowest: float | None  # general loss of the best kept model, nats a token; None without general data
     rate: float = 1.0  # factor of the learning rate from here on
     stopped: bool = False
     kept: bool = True  # whether the last wave was
 
 
-def judged(state: State, loss: float, options: Options) -> State:
-    """The state after a wave that left a general loss of `loss`. A loss that is no number is never kept; once stopped, always."""
+def judged(state: State, loss: float | None, options: Options) -> State:
+    """The state after a wave that left a general loss of `loss`. One that is no number is never kept; once stopped, always."""
     if state.stopped:
-        return State(state.lowest, state.rate, True, False)
-    without_general = state.lowest != state.lowest
-    if without_general or loss <= state.lowest + options.tolerance:
-        return State(min(state.lowest, loss), state.rate, False, True)
+        return replace(state, kept=False)
+    if state.lowest is None or loss is None:
+        return replace(state, kept=True)
+    if loss <= state.lowest + options.tolerance:
+        return replace(state, lowest=min(state.lowest, loss), kept=True)
     return State(state.lowest, state.rate * options.slower, options.then == "stop", False)
 
 
-def general_loss(losses: Mapping[str, Mapping[str, float]], general: list[str]) -> float:
-    """The mean over the tokens of the general domains; NaN without any. `losses` is {domain: {"loss", "tokens"}}."""
+def general_loss(losses: Mapping[str, Mapping[str, float]], general: Sequence[str]) -> float | None:
+    """The mean over the tokens of the general domains; None without any. `losses` is {domain: {"loss", "tokens"}}."""
     tokens = sum(losses[name]["tokens"] for name in general)
-    return sum(losses[name]["loss"] * losses[name]["tokens"] for name in general) / tokens if tokens else float("nan")
+    return sum(losses[name]["loss"] * losses[name]["tokens"] for name in general) / tokens if tokens else None

@@ -65,8 +65,9 @@ def weighed(before: Weights, pushes: Mapping[str, float], general: Sequence[str]
     """The wave's weights, which sum to 1: prior times exp(push), brought to each side's share or, for `all`, to 1."""
     if adaptive == "none":
         return dict(before)
-    pushed = {name: weight * exp(pushes.get(name, 0.0)) for name, weight in before.items()}
     side = {name: adaptive == "all" or name in general for name in before}
+    most = {s: max((pushes.get(n, 0.0) for n in before if side[n] == s), default=0.0) for s in (False, True)}
+    pushed = {n: weight * exp(pushes.get(n, 0.0) - most[side[n]]) for n, weight in before.items()}  # no overflow
     old = {s: sum(before[n] for n in before if side[n] == s) for s in (False, True)}
     new = {s: sum(pushed[n] for n in before if side[n] == s) for s in (False, True)}
     return {name: value * old[side[name]] / (new[side[name]] or 1.0) for name, value in pushed.items()}

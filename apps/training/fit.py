@@ -19,7 +19,7 @@ from apps import leaf
 from apps.platform import devices, requests
 from apps.platform.mpi import World
 from apps.records import MeritError
-from apps.training import canary, checkpoint, keeper, policy
+from apps.training import canary, checkpoint, course, keeper, policy
 from apps.training.checkpoint import Checkpoint
 from apps.training.keeper import Keeper
 from apps.training.options import Options
@@ -57,6 +57,7 @@ def _fit(
     needs = module.needs(tuned) if hasattr(module, "needs") else module.NEEDS
     taught_by = teacher(model, inputs, agent, chosen)
     trainer = start(model, before(inputs, agent), chosen, options, world, needs, taught_by, kept.found)
+    trainer.course = course.read(inputs["batch"][0])
     history = []
     with open(out / METRICS if world.rank == 0 else os.devnull, "w") as log:
         try:
@@ -66,7 +67,7 @@ def _fit(
                 log.flush()
         except NotFinite as error:
             raise MeritError(f"{error}. {rescue(trainer, model, out, kept)}") from error
-    digest = save(trainer, model, out)
+    digest = save(trainer, model, out, options.get("keep_state", False))
     if chosen.lora is not None and (spoken := canary_rows(rows, inputs)):
         canary.write(out, spoken, trainer.score, world.rank == 0)
     return {
@@ -122,20 +123,20 @@ def start(
     trainer = Trainer(opened, chosen, options.get("device", "cpu"), world, taught_by)
     if found:
         keeper.restore(trainer, found)
-    elif adapter and (adapter / STATE).is_file():
-        trainer.restore(load_file(adapter / STATE))
+    elif (left := model if chosen.lora is None else adapter) and (left / STATE).is_file():
+        trainer.restore(load_file(left / STATE))
     return trainer
 
 
-def save(trainer: Trainer, model: Path, out: Path) -> str:
-    """Rank 0 writes the weights, and beside an adapter the optimiser's state; returns the weights' digest there."""
+def save(trainer: Trainer, model: Path, out: Path, keep_state: bool = False) -> str:
+    """Rank 0 writes the weights, and beside an adapter, or with `keep_state`, the optimiser's; returns their digest there."""
     from safetensors.torch import save_file
 
     digest, first = "", trainer.world.rank == 0
     with trainer.ranks.gathered():
         if first:
             digest = policy.save(trainer.model, model, out)
-    if trainer.options.lora is not None:
+    if keep_state or trainer.options.lora is not None:
         state = trainer.state()
         if first:
             save_file(state, out / STATE)

@@ -19,13 +19,14 @@ from apps.platform.mpi import World
 from apps.records import MeritError, digest
 from apps.training import head
 from apps.training.batch import Batch
+from apps.training.course import WHOLE
 from apps.training.forward import SCALAR, Forward
 from apps.training.layout import Layout, lay
 from apps.training.mismatch import mismatched
 from apps.training.options import Options
 from apps.training.ranks import Alone, Ddp
 from apps.training.rows import Rows
-from apps.training.steps import counts_of, micro_batches, plan_steps, scale_at, share
+from apps.training.steps import counts_of, micro_batches, plan_steps, share
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +75,7 @@ class Trainer:
         if options.activation_checkpointing:
             _forget_activations(self.forward.causal)
         self.teacher = teacher and Forward(teacher.to(device), options)
+        self.course = WHOLE  # which part of a longer course this task is
         self.anchor: list[np.ndarray] | None = None  # log-probabilities of the rows before the first step
         self.ranks = self._way()(self.model, self.optimiser, options, self.world, self.forward)
 
@@ -87,7 +89,7 @@ class Trainer:
     def fit(
         self, rows: Rows, loss: Loss, needs: frozenset[str], seed: int, begin: int = 0
     ) -> Iterator[dict[str, float]]:
-        """Trains; yields each step's metrics. The order of rows is drawn from `seed`; the schedule spans this call.
+        """Trains; yields each step's metrics. The order of rows is drawn from `seed`; the schedule spans the `course`.
 
         The first `begin` steps were done by an earlier process, whose weights, optimiser and anchor this trainer was given.
         """
@@ -131,7 +133,7 @@ class Trainer:
     def _step(self, rows: Rows, members: np.ndarray, loss: Loss, needs: frozenset[str], step: int, total: int):
         torch, options = self.torch, self.options
         counts = counts_of(rows, members)
-        rate = options.lr * scale_at(step, total, options)
+        rate = options.lr * self.course.scale(step, total, options)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.model.train()

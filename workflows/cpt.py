@@ -1,0 +1,154 @@
+"""Continued pretraining on documents: a whole model that knows a new domain and has not forgotten what it knew.
+
+    python workflows/run.py cpt model=FOLDER data.law.path=law.jsonl general.web.path=web/ terms=terms.txt
+
+Waves of training, each on a mixture of new and general documents; after each, the gate keeps it or takes it back. New words
+and a longer context are given to the model first. It is `runs/cpt/model`, for `model=` or as what a chain goes on from.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from apps import records, stages
+from apps.data.domains import Domain
+from apps.data.gate import Options as Gate
+from apps.data.mixture import Options as Mixture
+from apps.data.position_scaling import Options as Positions
+from apps.data.waves import AGENT
+from apps.inference.driver import seed_of
+from apps.records import MeritError
+from apps.topologies import solve_critique_revise
+from apps.training.options import Options as Training
+from workflows import model
+from workflows.config import Run, Section
+from workflows.plan import Node, Plan
+
+__all__ = ["Config", "Settings", "dag"]
+
+EMBEDDED = ({"careful": Domain(kind="careful")}, {"plain": Domain(kind="plain"), "habits": Domain(kind="habits")})
+
+
+class WarmUp(records.Options):
+    """Waves that show documents with new words more often."""
+
+    waves: int = Field(1, ge=0, description="the first so many; where there are no new words, none is warmed up")
+    times: int = Field(3, ge=1, description="how often such a row is drawn in a pass, others once")
+
+
+class Settings(Run):
+    """What continued pretraining is told, whatever model it begins with."""
+
+    data: dict[str, Domain] = Field(
+        {}, description="new domains by name, as data.law.path=FILE; none: the embedded task's"
+    )
+    general: dict[str, Domain] = Field({}, description="domains that are replayed, so that they are not forgotten")
+    held_out: float = Field(0.05, gt=0, lt=1, description="share of each domain that is measured and not learnt")
+    held_out_most: int = Field(200, ge=1, description="documents that are held out of a domain at most")
+    context: int = Field(0, ge=0, description="tokens a row at most; 0: the model's context")
+    positions: Positions = Positions()
+    terms: str = Field("", description="a file with a term a line that is to become one token")
+    warm_up: WarmUp = WarmUp()
+    waves: int = Field(3, ge=1, description="stretches of training, each followed by the gate")
+    steps: int = Field(20, ge=1, description="optimiser steps of a wave")
+    mixture: Mixture = Mixture()
+    gate: Gate = Gate()
+    objective: Section = Field({"name": "next_token"}, description="the loss; objective.kl=0.1 keeps near to the base")
+    training: Training = Training(lora=None, lr=1e-4, schedule="cosine", warmup=5, floor=0.1, step_rows=32)
+
+
+class Config(Settings):
+    """The configuration of `cpt`."""
+
+    model: str = Field("embedded", description="a local Hugging Face folder, or the model that comes with Merit")
+
+
+def dag(config: Config, plan: Plan) -> dict[str, Node]:
+    """Adds the course from the configured model on."""
+    return add(config, plan, base_model=model.identity(config.model), embedded=config.model == "embedded")
+
+
+def add(config: Settings, plan: Plan, start: Node | None = None, embedded: bool = True, **base: str) -> dict[str, Node]:
+    """The course, from the whole model of `start` where a chain made one: `model` and `summary`."""
+    new, general = domains(config, embedded)
+    check(config)
+    terms = model.fingerprint(config.terms, "terms")
+    positions = config.positions.model_dump()
+    first = plan.add(stages.EXTEND, {"start": start} if start else {}, positions=positions, terms=terms, **base)
+    rows = plan.add(stages.DOCUMENTS, {"start": first}, **_documents(config, {**new, **general}, list(general)))
+    measured: dict[str, Any] = {"training": config.training.model_dump(mode="json")}
+    unchanged = plan.add(stages.LIKELIHOOD, {"start": first, "batch": rows}, **measured)
+    known: dict[str, Any] = {"base": unchanged}
+    good, losses, mixes, gates = first, unchanged, [], []
+    for wave in range(1, config.waves + 1):
+        plan.round = wave
+        mixed = plan.add(stages.MIX, {**known, "documents": rows, "start": first}, **_mix(config, wave, list(general)))
+        teacher = {"teacher": first} if config.objective.get("kl") else {}
+        trained = plan.add(stages.TRAIN, {"batch": mixed, "start": good, **teacher}, **_training(config, wave))
+        losses = plan.add(stages.LIKELIHOOD, {"train": trained, "batch": rows}, **measured)
+        judged = {**known, "mix": mixed, "train": trained, "good": good, "likelihood": losses}
+        good = plan.add(stages.GATE, judged, **_gate(config, wave, list(general)))
+        known = {"base": unchanged, "gate": good}
+        mixes, gates = [*mixes, mixed], [*gates, good]
+    plan.round = 0
+    after = plan.add(stages.LIKELIHOOD, {"train": good, "batch": rows}, **measured)
+    shown = {"data": rows, "extend": first, "before": unchanged, "after": after, "mix": mixes, "gate": gates}
+    return {"model": good, "summary": plan.add(stages.LOSSES, shown, name=config.name)}
+
+
+def domains(config: Settings, embedded: bool) -> tuple[dict[str, Domain], dict[str, Domain]]:
+    """(new, general), the embedded task's own where none are given; MeritError where that makes no sense."""
+    if not config.data and not embedded:
+        raise MeritError(
+            "continued pretraining wants documents: data.NAME.path=FILE, and what is replayed, general.NAME.path=FILE"
+        )
+    new, general = (
+        (dict(config.data), dict(config.general)) if config.data else (EMBEDDED[0], config.general or EMBEDDED[1])
+    )
+    for name, domain in {**new, **general}.items():
+        if bool(domain.path) == bool(domain.kind):
+            raise MeritError(
+                f"the domain {name!r} wants either a path or a kind; given {domain.path!r} and {domain.kind!r}"
+            )
+    if both := set(new) & set(general):
+        raise MeritError(f"{min(both)!r} is a new and a general domain; give the two different names")
+    return new, general
+
+
+def check(config: Settings) -> None:
+    """MeritError for settings that a course of waves cannot have."""
+    if config.training.epochs != 1:
+        raise MeritError(
+            f"training.epochs={config.training.epochs}: a wave is gone through once; its length is steps={config.steps}"
+        )
+    if config.training.lora is not None:
+        raise MeritError(
+            "continued pretraining trains all weights; give training.lora=null, or take `sft` for an adapter"
+        )
+
+
+def _documents(config: Settings, found: dict[str, Domain], general: list[str]) -> dict[str, Any]:
+    files = {n: model.fingerprint(d.path, n) for n, d in found.items()}
+    sections = {n: {**d.model_dump(exclude={"path"}), "file": files[n]} for n, d in found.items()}
+    same = {name: getattr(config, name) for name in ("held_out", "held_out_most", "context", "seed")}
+    prompts = dict(solve_critique_revise.PROMPTS) if any(d.kind for d in found.values()) else {}
+    return {"domains": sections, "general": general, "prompts": prompts, **same}
+
+
+def _mix(config: Settings, wave: int, general: list[str]) -> dict[str, Any]:
+    warm = {"warm_up": config.warm_up.waves, "oversample": config.warm_up.times} if config.terms else {"warm_up": 0}
+    size = {"step_rows": config.training.step_rows, "steps": config.steps, "waves": config.waves, "wave": wave}
+    return {"mixture": config.mixture.model_dump(), "general": general, "seed": config.seed, **size, **warm}
+
+
+def _training(config: Settings, wave: int) -> dict[str, Any]:
+    seed = seed_of(config.seed, "training", wave, AGENT) >> 1
+    training = config.training.model_dump(mode="json")
+    return {"agent": AGENT, "objective": config.objective, "training": training, "seed": seed, "keep_state": True}
+
+
+def _gate(config: Settings, wave: int, general: list[str]) -> dict[str, Any]:
+    settings = {"gate": config.gate.model_dump(), "reference": config.mixture.reference, "general": general}
+    return {**settings, "last": wave == config.waves}
