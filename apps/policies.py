@@ -49,9 +49,13 @@ def _policy(agent: str, row: Row, folder: Path, places: Mapping[str, str]) -> Po
     return Policy(agent, row.digest, str(place), model=base, base=base)
 
 
-def write(folder: Path, digests: Mapping[str, str], sources: Mapping[str, Path]) -> None:
-    """Puts together a team of which every agent has a policy of its own on the run's base model."""
-    _write(folder, {agent: Row(digest) for agent, digest in digests.items()}, sources)
+def write(
+    folder: Path, digests: Mapping[str, str], sources: Mapping[str, Path], models: Mapping[str, str] | None = None
+) -> None:
+    """Puts together a team of which every agent has a policy of its own; `models`: digests of other base models than the run's."""
+    _write(
+        folder, {agent: Row(digest, base=(models or {}).get(agent, "")) for agent, digest in digests.items()}, sources
+    )
 
 
 def _write(folder: Path, team: Mapping[str, Row], sources: Mapping[str, Path]) -> None:

@@ -41,6 +41,7 @@ class Stage:
 TASKS = Stage("tasks", "apps.tasks.app", "cpu")
 BASE = Stage("base", "apps.policies", "cpu")
 ROLLOUT = Stage("rollout", "apps.inference.app", "inference")
+RETELL = Stage("retell", "apps.inference.app", "inference")
 GRADE = Stage("grade", "apps.reward.app", "cpu")
 REFILL = Stage("refill", "apps.reward.app", "cpu")
 REPLAY = Stage("replay", "apps.credit.app", "inference")

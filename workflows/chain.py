@@ -37,6 +37,7 @@ IMITATION = {  # K plays a task, and fine-tuning on all turns of those that a ve
 SHORT: dict[str, dict[str, Any]] = {
     "star": {**IMITATION, "restart": True},  # arXiv 2203.14465: each round trains the untrained team again
     "rest": IMITATION,  # arXiv 2308.08998: each round goes on from the last one's team
+    "distill": {**IMITATION, "rounds": 1, "promotion": {"rule": "always"}},
     "iterative_dpo": {"objective": {"name": "dpo"}},  # arXiv 2312.11456: pairs of each round's own plays
 }
 
@@ -120,8 +121,8 @@ def _settled(run: PostTrain, name: str, given: Mapping[str, Any]) -> tuple[Modul
             raise MeritError(f"{key} is the whole run's, and one stage cannot have another; leave it out here")
     module = importlib.import_module(f"workflows.{name if name in kinds() else WHOLE}")
     below = run.model_dump(mode="json") | {"stages": []}
-    if module.Config is PostTrain:
-        below = overlay(below, SHORT.get(name, {} if name == WHOLE else {"objective": {"name": name}}))
+    if issubclass(module.Config, PostTrain):
+        below = overlay(below, SHORT.get(name, {} if name in kinds() else {"objective": {"name": name}}))
     else:
         own = defaults(module.Config)
         below = own | {key: below[key] for key in SHARED if key in own}

@@ -13,7 +13,6 @@ from pydantic import Field
 from apps import leaf, records, stages
 from apps.fidelity import faults
 from apps.records import MeritError
-from workflows import model
 from workflows.config import PostTrain, Run, Section, check_leaf, validated
 from workflows.plan import Node, Plan
 from workflows.steps import Steps
@@ -142,7 +141,7 @@ def _team(config: Config, plan: Plan) -> Node:
     )
     steps = Steps(settings, plan)
     tasks = steps.tasks("test")
-    team = _adopted(config, plan, steps.agents) if config.adapters else steps.untrained()
+    team = steps.adopted(config.adapters, "adapters") if config.adapters else steps.untrained()
     played, judged, *_ = steps.show(team)
     inputs = {"tasks": tasks, "rollout": played, "grade": judged}
     speak = {key: value for key, value in played.options.items() if key not in ("plan", "take")}
@@ -171,14 +170,3 @@ def _variants() -> dict[str, Section]:
     repeats = {f"shapley_{n}": {"name": "shapley", "repeats": n} for n in REPEATS}
     stand_ins = {f"shapley_{p}_8": {"name": "shapley", "repeats": 8, "protocol": p} for p in STAND_INS}
     return {**repeats, **stand_ins, "judge": {"name": "judge"}}
-
-
-def _adopted(config: Config, plan: Plan, agents: list[str]) -> Node:
-    data = model.fingerprint(config.adapters, "adapters")
-    folder = Path(config.adapters).expanduser().resolve()
-    if not any((folder / agent / "adapter_model.safetensors").is_file() for agent in agents):
-        raise MeritError(
-            f"adapters={config.adapters}: no adapter for any of {', '.join(agents)} in it; a folder an agent with an "
-            "adapter_model.safetensors is expected, as a run leaves in runs/NAME/adapters"
-        )
-    return plan.add(stages.ADOPTED, adapters=str(folder), agents=agents, data=data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +71,16 @@ def keyed(credit: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def places(settings: Any) -> dict[str, str]:
-    """Where the models lie that credit sections and teams anywhere in `settings` name, and training data: digest -> path here."""
+    """Where models lie that credit, teams and teachers anywhere in `settings` name, and training data: digest -> path here."""
+    if isinstance(settings, Sequence) and not isinstance(settings, str):
+        return {digest: path for inner in settings for digest, path in places(inner).items()}
     found: dict[str, str] = {}
     for name, inner in settings.items() if isinstance(settings, Mapping) else ():
         if name == "credit" and isinstance(inner, Mapping):
             found |= dict(_outside(inner).values())
-        elif name == "team" and isinstance(inner, Mapping):
-            found |= {identity(given): str(locate(given)) for given in inner.get("models", {}).values()}
+        elif name in ("team", "teacher") and isinstance(inner, Mapping):
+            named = [*inner.get("models", {}).values(), inner.get("model", "")]
+            found |= {identity(given): str(locate(given)) for given in named if given}
         elif name in FILES and isinstance(inner, str) and inner:
             found[fingerprint(inner, name)] = str(Path(inner).expanduser().resolve())
         elif name != "tasks":  # a family of tasks is given its path itself

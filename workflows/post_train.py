@@ -46,14 +46,20 @@ def stage(config: Config, steps: Steps, standing: Standing, story: Story) -> Sta
         foreseen = value_models.foresee(steps, values, played)
         trained = steps.train(team, origin, played, judged, credit, lineup.trains, foreseen)
         values = value_models.learn(steps, values, trained)
-        trials = steps.trials(trained)
-        for adapters in trials:
-            candidate = steps.gather(team, adapters)
-            candidate_scores = steps.validate(candidate)
-            team = scores = steps.promote(team, scores, candidate, candidate_scores)
-            story.decisions.append(team)
+        team, scores = tried(steps, story, team, scores, trained)
         teams.append(team)
-        # tried one by one, they have no scores together: those of the team that they left
-        story.curve.append(candidate_scores if len(trials) == 1 else scores)
-        story.tell(batch=trained[0].inputs["batch"], train=trained)
     return replace(standing, team=team, scores=scores)
+
+
+def tried(steps: Steps, story: Story, team: Node, scores: Node, trained: list[Node]) -> tuple[Node, Node]:
+    """The team with those of a round's new weights that are let in, and its scores."""
+    trials = steps.trials(trained)
+    for weights in trials:
+        candidate = steps.gather(team, weights)
+        candidate_scores = steps.validate(candidate)
+        team = scores = steps.promote(team, scores, candidate, candidate_scores)
+        story.decisions.append(team)
+    # tried one by one, they have no scores together: those of the team that they left
+    story.curve.append(candidate_scores if len(trials) == 1 else scores)
+    story.tell(batch=trained[0].inputs["batch"], train=trained)
+    return team, scores

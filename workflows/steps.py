@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from apps import leaf, stages
 from apps.inference.driver import seed_of
 from apps.records import MeritError, Sampling
-from apps.training import foresee
+from apps.training import foresee, policy
 from apps.training.options import Options as Training
 from workflows import model, resolve
 from workflows.chain import Standing, Story
@@ -91,6 +92,17 @@ class Steps:
         differing = {"share": self.share, "models": self.models}
         return self.add(stages.BASE, agents=self.agents, **{name: by for name, by in differing.items() if by})
 
+    def adopted(self, adapters: str, setting: str) -> Node:
+        """The team of the adapters in a folder, as a run leaves them; `setting` is named where there are none."""
+        data, folder = model.fingerprint(adapters, setting), Path(adapters).expanduser().resolve()
+        if not any((folder / agent / policy.ADAPTER).is_file() for agent in self.agents):
+            raise MeritError(
+                f"{setting}={adapters}: no adapter for any of {', '.join(self.agents)} in it; a folder an agent with an "
+                f"{policy.ADAPTER} is expected, as a run leaves in runs/NAME/adapters"
+            )
+        own = {"models": self.models} if self.models else {}
+        return self.add(stages.ADOPTED, adapters=str(folder), agents=self.agents, data=data, **own)
+
     def rollout(self, tasks: Node, team: Node | Sequence[Node]) -> tuple[Shards, Shards]:
         """A round's plays of training tasks, and their verdicts: in waves, each of the tasks that the ones before left wanting.
 
@@ -108,6 +120,12 @@ class Steps:
             new = self.play(tasks, team, what, *counts, plan, config.sampling, window, refill)
             played, judged = played + new, judged + self.grade(tasks, new)
         return played, judged
+
+    def retell(self, tasks: Node, played: Shards, pupil: Node) -> Shards:
+        """A teacher's plays under the prompts and in the tokens of the team `pupil`."""
+        speak = self._speak("retell", self.config.sampling)
+        inputs = {"tasks": tasks, "policies": pupil, **self.start}
+        return [self.add(stages.RETELL, {**inputs, "rollout": shard}, **speak) for shard in played]
 
     def grade(self, tasks: Node, played: Shards) -> Shards:
         return [
@@ -190,8 +208,12 @@ class Steps:
         credit: Shards,
         agents: Sequence[str],
         foreseen: dict[str, Shards] | None = None,
+        teacher: Node | None = None,
     ) -> list[Node]:
-        """New weights for each of `agents`, from those that it has in `origin`, on the turns that its policy in `team` spoke."""
+        """New weights for each of `agents`, from those that it has in `origin`, on the turns that its policy in `team` spoke.
+
+        `teacher` is a team for objectives that read a teacher's distributions.
+        """
         config, agents, foreseen = self.config, list(agents), foreseen or {}
         inputs = {"rollout": played, "grade": judged, "assign": credit, "policies": team, **foreseen}
         rows = self.add(
@@ -204,17 +226,32 @@ class Steps:
             **({"share": self.share} if self.share else {}),
             **(self._lessons() if "values" in foreseen else {}),
         )
-        return [self.train_one(rows, origin, agent, config.objective, config.training) for agent in agents]
+        taught = self._taught_by(teacher)
+        return [self.train_one(rows, origin, agent, config.objective, config.training, **taught) for agent in agents]
+
+    def _taught_by(self, teacher: Node | None) -> dict[str, Node]:
+        """The teacher as an input of `train`, if the objective reads its distributions."""
+        name = self.config.objective["name"]
+        if "teacher" not in leaf.find("training/objectives", name).NEEDS:
+            return {}
+        if teacher is None:
+            raise MeritError(
+                f"objective.name={name} reads a teacher's distributions, and there is no teacher: take the workflow, or the stage, "
+                "`distill`"
+            )
+        return {"teacher": teacher}
 
     def _lessons(self) -> dict[str, Any]:
         view = self.config.value_model.view
         return {"learners": foresee.learners(self.agents, view), "view": view, "base_model": self.model}
 
-    def train_one(self, rows: Node, origin: Node, who: str, objective: Section, training: Training) -> Node:
-        """A policy, or a value model, trained on its rows from where `origin` left it."""
+    def train_one(
+        self, rows: Node, origin: Node, who: str, objective: Section, training: Training, **asked: Node
+    ) -> Node:
+        """A policy, or a value model, trained on its rows from where `origin` left it; `asked` are further inputs."""
         return self.add(
             stages.TRAIN,
-            {"batch": rows, "policies": origin, **self.start},
+            {"batch": rows, "policies": origin, **self.start, **asked},
             agent=who,
             base_model=self.models.get(who, self.model),
             objective=objective,

@@ -89,7 +89,10 @@ def planted(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[st
 
 
 def adopted(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
-    """A team of the adapters in a folder, as a run leaves them: a folder an agent; who has none is the base model."""
+    """A team of the adapters in a folder, as a run leaves them: a folder an agent; who has none is the base model.
+
+    Option `models`, by agent: the digests of base models that are not the run's.
+    """
     import hashlib
 
     sources = {agent: Path(options["adapters"]) / agent for agent in options["agents"]}
@@ -97,7 +100,8 @@ def adopted(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[st
     digests = {
         agent: hashlib.sha256((folder / ADAPTER).read_bytes()).hexdigest()[:16] for agent, folder in sources.items()
     }
-    policies.write(out, {agent: digests.get(agent, "base") for agent in options["agents"]}, sources)
+    digests = {agent: digests.get(agent, "base") for agent in options["agents"]}
+    policies.write(out, digests, sources, options.get("models", {}))
     return {"trained": list(sources)}
 
 

@@ -13,6 +13,7 @@ from apps.inference import traces
 from apps.inference.driver import Start, Team, Voice, grow_tree, perform
 from apps.inference.engine import Engine
 from apps.inference.models import Models
+from apps.inference.retell import retold
 from apps.platform import devices
 from apps.records import MeritError, Policy, Sampling, Task
 from apps.reward import verdicts
@@ -36,6 +37,16 @@ def rollout(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[st
         "tokens": speaking.tokens,
         "seconds": time.perf_counter() - started,
     }
+
+
+def retell(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The traces of a teacher's `rollout` in the words of the team of `policies`: under its prompts, in its tokens."""
+    started, known = time.perf_counter(), {}
+    tasks = {task.id: task for task in tasks_app.read(inputs["tasks"][0])}
+    pupil = voice(inputs["policies"][0], based(inputs, options))
+    played = traces.read(inputs["rollout"][0] / traces.FILE)
+    traces.write(out / traces.FILE, [retold(t, tasks[t.task], pupil.team, pupil.engine, known) for t in played])
+    return {"traces": len(played), "turns": len(known), "seconds": time.perf_counter() - started}
 
 
 def play(tasks: Sequence[Task], plan: Mapping[str, Any], speaking: Voice):

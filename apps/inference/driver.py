@@ -109,7 +109,7 @@ class _Playing:
     def use_tools(self) -> None:
         """Goes on to the point where an agent is to speak: what no agent is asked for is done."""
         while self.wants and not any(isinstance(want.effect, Ask) for want in self.wants):
-            self.go_on([_do(self, want) for want in self.wants])
+            self.go_on([done(self.start.task, want) for want in self.wants])
 
     def reusable(self, path: str, role: str, state: str) -> Turn | None:
         """The recorded turn of an agent that sees `state` again: the one of this path, else the first in that state."""
@@ -154,7 +154,7 @@ def _branch(play: _Playing, branching: Mapping[str, int]) -> list[_Playing]:
         sample = f"{play.start.sample}.{number}".lstrip(".")
         child = _Playing(replace(play.start, sample=sample, recorded=tuple(play.turns)), play.team)
         while child.wants and all(w.path in child.recorded or not isinstance(w.effect, Ask) for w in child.wants):
-            child.go_on([child.recorded.get(w.path) or _do(child, w) for w in child.wants])
+            child.go_on([child.recorded.get(w.path) or done(child.start.task, w) for w in child.wants])
         children.append(child)
     return children
 
@@ -181,7 +181,7 @@ class Voice:
         """A result that need not be sampled; or the key of one that must, whose request is put into `needed`."""
         ask = want.effect
         if not isinstance(ask, Ask):
-            return _do(play, want)
+            return done(play.start.task, want)
         if want.path in play.recorded:
             return play.recorded[want.path]
         protocol = play.protocol(want)
@@ -258,12 +258,12 @@ def fill(prompts: Mapping[str, str], ask: Ask) -> str:
         ) from error
 
 
-def _do(play: _Playing, want: Want) -> Any:
-    """A tool's or a verifier's result."""
+def done(task: Task, want: Want) -> Any:
+    """A tool's or a verifier's result in a play on `task`."""
     effect = want.effect
     if isinstance(effect, Call):
         return leaf.find("tools", effect.tool).use(**effect.arguments)
     if isinstance(effect, Score):
         module = leaf.find("reward", effect.verifier)
-        return module.verify(play.start.task, effect.text, module.Options())
+        return module.verify(task, effect.text, module.Options())
     raise MeritError(f"not an effect that can be done: {effect!r}")

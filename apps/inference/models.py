@@ -38,9 +38,9 @@ class Models:
         """A prompt through the chat template of the policy's model."""
         return self.engine(policy.model if policy else "").render(system, user)
 
-    def completion(self, text: str) -> np.ndarray:
-        """A text as a whole completion, in the words of the home model."""
-        return self.engine("").completion(text)
+    def completion(self, text: str, policy: Policy | None = None) -> np.ndarray:
+        """A text as a whole completion, in the tokens of the policy's model."""
+        return self.engine(policy.model if policy else "").completion(text)
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Those of one model together, models in the order in which they are first asked for."""

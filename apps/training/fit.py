@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from apps import leaf
+from apps import leaf, policies
 from apps.platform import devices, requests
 from apps.platform.mpi import World
 from apps.records import MeritError
@@ -55,7 +55,7 @@ def _fit(
     module = leaf.find("training/objectives", options["objective"]["name"])
     tuned = leaf.options("training/objectives", options["objective"])
     needs = module.needs(tuned) if hasattr(module, "needs") else module.NEEDS
-    taught_by = teacher(model, inputs, agent, chosen)
+    taught_by = teacher(model, inputs, agent, chosen, options.get("places", {}))
     trainer = start(model, before(inputs, agent), chosen, options, world, needs, taught_by, kept.found)
     trainer.course = course.read(inputs["batch"][0])
     history = []
@@ -89,17 +89,17 @@ def before(inputs: Mapping[str, Sequence[Path]], agent: str) -> Path | None:
     return folder if folder and (folder / policy.ADAPTER).is_file() else None
 
 
-def teacher(model: Path, inputs: Mapping[str, Sequence[Path]], agent: str, chosen: Options):
-    """The teacher's weights, which stay as they are: a whole model, or the agent's adapter of a team; None without one."""
+def teacher(model: Path, inputs: Mapping[str, Sequence[Path]], agent: str, chosen: Options, places: Mapping[str, str]):
+    """The teacher's weights, which stay as they are: a whole model, or who speaks for the agent in a team; None without one."""
     if "teacher" not in inputs:
         return None
     folder = inputs["teacher"][0]
-    if (folder / "config.json").is_file():
-        return policy.open_base(folder, chosen)
-    found = next((f for f in (folder / agent, folder) if (f / policy.ADAPTER).is_file()), None)
-    if found is None:
-        raise MeritError(f"teacher={folder}: neither a whole model nor a team in which {agent!r} has an adapter")
-    return policy.open_policy(model, found, chosen, 0).requires_grad_(False)
+    if not (folder / policies.FILE).is_file():
+        return policy.open_base(folder, chosen).requires_grad_(False)
+    who = policies.read(folder, places)[agent]
+    return policy.open_frozen(
+        Path(who.model) if who.model else model, Path(who.adapter) if who.adapter else None, chosen
+    )
 
 
 def start(

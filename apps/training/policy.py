@@ -61,6 +61,16 @@ def open_policy(model: Path, adapter: Path | None, options: Options, seed: int) 
     return get_peft_model(base, _lora_config(options.lora))
 
 
+def open_frozen(model: Path, adapter: Path | None, options: Options) -> nn.Module:
+    """A model that is only read, under an adapter or alone."""
+    opened = open_base(model, options)
+    if adapter is not None:
+        from peft import PeftModel
+
+        opened = PeftModel.from_pretrained(opened, adapter)
+    return opened.requires_grad_(False)
+
+
 def add_scalar_head(opened: nn.Module, folder: Path) -> None:
     """A trainable linear map from the last layer's state to one number: that of `folder`, or one of zeros."""
     import torch
