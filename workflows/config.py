@@ -51,6 +51,9 @@ class Rollout(records.Options):
         description="branches at each role's turns, for `tree`; default by duty: solve 3, check 4, revise 3, report 1",
     )
     shards: int = Field(2, ge=1, description="tasks of the DAG that a round's rollouts are split into")
+    overlap: int = Field(
+        0, ge=0, le=1, description="1: a round is played, one policy behind, while the last one trains"
+    )
     waves: int = Field(
         1,
         ge=1,

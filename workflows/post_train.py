@@ -36,7 +36,8 @@ def stage(config: Config, steps: Steps, standing: Standing, story: Story) -> Sta
     for number in range(1, config.rounds + 1):
         steps.plan.round += 1
         lineup = casting.lineup(steps, number)
-        played, judged = steps.rollout(training, casting.casts(steps, teams, lineup))
+        known = teams[: max(1, len(teams) - config.rollout.overlap)]  # the last may still be in training
+        played, judged = steps.rollout(training, casting.casts(steps, known, lineup))
         replays = steps.replay(training, played, judged)
         credit = steps.assign(training, played, judged, replays)
         story.tell(rollout=played, grade=judged, replay=replays, assign=credit)
@@ -44,7 +45,7 @@ def stage(config: Config, steps: Steps, standing: Standing, story: Story) -> Sta
             continue
         origin = steps.untrained() if config.restart else team
         foreseen = value_models.foresee(steps, values, played)
-        trained = steps.train(team, origin, played, judged, credit, lineup.trains, foreseen)
+        trained = steps.train(known[-1], origin, played, judged, credit, lineup.trains, foreseen)
         values = value_models.learn(steps, values, trained)
         team, scores = tried(steps, story, team, scores, trained)
         teams.append(team)

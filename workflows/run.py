@@ -6,6 +6,7 @@ python workflows/run.py --config FILE rounds=3 credit.name=uniform
 python workflows/run.py list credit                      what there is to choose from
 python workflows/run.py trace RUN TASK                   a conversation with verdicts and credit
 python workflows/run.py why RUN TASK                     where the credit comes from
+python workflows/run.py simulate --nodes 64,512          what a run would take, without running it
 python workflows/run.py datasets RUN --kind pairs --out FOLDER   its credit as data for other trainers
 """
 
@@ -32,7 +33,7 @@ from workflows import config as configuration
 from workflows import sites
 from workflows.plan import Plan
 
-COMMANDS = ("run", "list", "trace", "why", "datasets")
+COMMANDS = ("run", "list", "trace", "why", "datasets", "simulate")
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=False)
 
 
@@ -51,7 +52,7 @@ def find(name: str) -> ModuleType:
 
 
 @app.command(
-    epilog="Other commands: list KIND · trace RUN TASK · why RUN TASK · datasets RUN (each with --help). "
+    epilog="Other commands: list KIND · trace RUN TASK · why RUN TASK · datasets RUN · simulate (each with --help). "
     "A run lives in runs/NAME; run the same command again to go on where it stopped."
 )
 def run(
@@ -198,6 +199,48 @@ def datasets(
     counts = data_sets.write(folder, out, kind, Rule(threshold, margin), agent, when)
     _columns({name: f"{count} rows" for name, count in sorted(counts.items())})
     typer.echo(f"\nWritten to {out}")
+
+
+@app.command()
+def simulate(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="settings of the run, such as credit.name=uniform"),
+    ] = None,
+    stage_times: Annotated[
+        Path, typer.Option(help="how long stages take: a YAML file, see docs/stage_times.yaml")
+    ] = ROOT / "docs" / "stage_times.yaml",
+    nodes: Annotated[str, typer.Option(help="numbers of nodes, with commas between; default: 1 to 10000")] = "",
+    overlap: Annotated[
+        str, typer.Option(help="0, 1, or both: whether a round is played while the last one trains")
+    ] = "both",
+    copies: Annotated[
+        float,
+        typer.Option(help="begin a failed node's tasks anew after so many times their median; 0: once it is noticed"),
+    ] = 0,
+    advise: Annotated[bool, typer.Option("--plan", help="suggest shard sizes and shares of nodes")] = False,
+    config: Annotated[Path | None, typer.Option(help="a YAML file of settings; see workflows/configs/")] = None,
+    seed: Annotated[int, typer.Option(help="of failures and of how long tasks take")] = 0,
+    out: Annotated[Path, typer.Option(help="folder for the table and the figure")] = Path("runs/simulation"),
+) -> None:
+    """Says what a run would take on so many nodes: its plan is carried out by a simulation, no work is done."""
+    from workflows import post_train
+    from workflows.simulation import forecast, times
+
+    if overlap not in ("0", "1", "both"):
+        raise MeritError(f"--overlap {overlap!r}: 0, 1 or both is expected")
+    told = times.read(stage_times).model_copy(update={"copies": copies})
+    settings = configuration.load(post_train.Config, config, list(words or []))
+    rows = []
+    typer.echo(f"Stage times: {told.what}\n{forecast.heading()}")
+    for count in forecast.numbers(nodes) if nodes else forecast.NODES:
+        for policy in (0, 1) if overlap == "both" else (int(overlap),):
+            rows.append({"overlap": policy, **forecast.row(forecast.best(settings, told, count, policy, seed))})
+            typer.echo(forecast.line(rows[-1]))
+        if advise:
+            typer.echo("\n".join(f"  {line}" for line in forecast.advice(told, count)))
+    forecast.write(rows, out)
+    typer.echo(f"\nTable and figure: {out}")
 
 
 def _pairs(words: list[str]) -> dict[str, object]:
