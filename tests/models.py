@@ -19,15 +19,15 @@ def tasks(count: int = 6, split: str = "train") -> list[Task]:
     return arithmetic.load(split, arithmetic.Options(levels=(2,), train=count, validation=count, test=count))
 
 
-def make_model(folder: Path, context: int = 256, seed: int = 0) -> Path:
-    """Hidden 32, 2 layers. Its weights are wide enough for its distributions to differ from place to place."""
+def make_model(folder: Path, context: int = 256, seed: int = 0, more: Sequence[str] = ()) -> Path:
+    """Hidden 32, 2 layers; `more` words are in its vocabulary alone. Its weights are wide enough for its distributions to differ from place to place."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from apps.data import tokenizer
 
     torch.set_num_threads(1)
-    made = tokenizer.make([*WORDS, *(task.question for task in tasks(40))])
+    made = tokenizer.make([*WORDS, *more, *(task.question for task in tasks(40))])
     torch.manual_seed(seed)
     model = LlamaForCausalLM(
         LlamaConfig(

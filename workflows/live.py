@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from apps import artifacts, stages
+from apps.inference import four_bit
 from apps.platform import mpi, processes
 from apps.records import Artifact, MeritError
 from workflows import config as configuration
@@ -40,6 +41,7 @@ def carry_out(
     `--resume`.
     """
     check_ranks(planned.nodes.values(), site)
+    check_four_bits(planned.nodes.values(), site)
     folder.mkdir(parents=True, exist_ok=True)
     with store.lock(folder), terminable():
         run_folder.begin(folder, config, run_folder.described(workflow, place))
@@ -82,6 +84,18 @@ def check_ranks(nodes: Iterable[Node], site: sites.Site) -> None:
     """MeritError where a task wants several ranks and this site cannot start them."""
     if any(node.options.get("training", {}).get("ranks", 1) > 1 for node in nodes):
         mpi.check(site.launcher)
+
+
+def check_four_bits(nodes: Iterable[Node], site: sites.Site) -> None:
+    """MeritError where a task wants a model in 4 bits and this site's device has no kernels for it."""
+    from apps.platform import devices
+
+    sections = [part for node in nodes for part in (node.options.get("engine"), node.options.get("training"))]
+    if any(
+        section and "nf4" in (section.get("quantise"), (section.get("lora") or {}).get("quantise"))
+        for section in sections
+    ):
+        four_bit.check(devices.pick(site.device))
 
 
 def launcher(shelf: store.Store, config: configuration.Run, site: sites.Site) -> Callable[[Node], Future]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from apps import leaf
-from apps.inference import rehearsal
+from apps.inference import four_bit, rehearsal
 from apps.records import MeritError
 from apps.training import policy
 from workflows import model
@@ -95,6 +95,14 @@ def branching(config: PostTrain, team: ModuleType) -> Mapping[str, int]:
 def check_training(config: PostTrain) -> None:
     """MeritError for layers that one of the models has not, and for what training all weights cannot do."""
     lora, models = config.training.lora, {"model": config.model}
+    wanted, read = lora.quantise if lora else None, config.engine.get("quantise")
+    if wanted or read:
+        four_bit.check()
+    if wanted != read:
+        raise MeritError(
+            f"training.lora.quantise={wanted} and engine.quantise={read}: a policy is trained and speaks over the same base model; "
+            "set both or neither"
+        )
     models |= {f"team.models.{role}": given for role, given in config.team.models.items()}
     for given in models.values() if lora is not None else ():
         policy.check_targets(lora.targets, model.layers(given))

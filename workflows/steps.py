@@ -251,7 +251,7 @@ class Steps:
         """A policy, or a value model, trained on its rows from where `origin` left it; `asked` are further inputs."""
         return self.add(
             stages.TRAIN,
-            {"batch": rows, "policies": origin, **self.start, **asked},
+            {"batch": rows, "policies": origin, **({} if who in self.models else self.start), **asked},
             agent=who,
             base_model=self.models.get(who, self.model),
             objective=objective,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 PREFIX = "base_model.model."
+BASE = "base.json"  # beside an adapter: what it was made for; another trainer's has none
 A, B, MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"  # what PEFT calls an adapter's tensors
 
 
@@ -60,6 +61,16 @@ def check_shape(module: nn.Module, name: str, update: Update) -> None:
         raise MeritError(
             f"an adapter is for another model: its layer {name!r} takes {wanted[0]} numbers and gives {wanted[1]}, that of "
             f"this model takes {there[0]} and gives {there[1]}"
+        )
+
+
+def check_base(folder: Path, vocabulary: int) -> None:
+    """MeritError where an adapter was made for a model that knows another number of tokens. An older one does not say."""
+    made_for = json.loads((folder / BASE).read_text()) if (folder / BASE).is_file() else {}
+    if (its := made_for.get("vocabulary", vocabulary)) != vocabulary:
+        raise MeritError(
+            f"the adapter in {folder} was made for a base model with a vocabulary of {its} tokens, and this one's has "
+            f"{vocabulary}: its ids would be other words. Give the base model that it was trained on"
         )
 
 

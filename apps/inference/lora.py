@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apps.inference.adapter import Update, check_shape, gain, layer_of, read
+from apps.inference.adapter import Update, check_base, check_shape, gain, layer_of, read
 from apps.inference.merge import Merged
 
 if TYPE_CHECKING:
@@ -32,8 +32,13 @@ class Adapters:
 
     def load(self, digest: str, folder: Path) -> None:
         """Reads an adapter in PEFT format, or finds it read."""
-        found = self.loaded.pop(digest, None) or read(folder, next(self.model.parameters()))
+        found = self.loaded.pop(digest, None) or self._read(folder)
         self.loaded[digest] = found  # at the end: the last used
+
+    def _read(self, folder: Path) -> dict[str, Update]:
+        if hasattr(self.model, "config"):
+            check_base(folder, self.model.config.get_text_config().vocab_size)
+        return read(folder, next(self.model.parameters()))
 
     def choose(self, rows: Sequence[str]) -> None:
         """`rows` names the adapter of each row of the batch; "base" is none."""

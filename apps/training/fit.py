@@ -26,6 +26,7 @@ from apps.training.options import Options
 from apps.training.rows import Rows
 from apps.training.trainer import NotFinite, Trainer
 
+WHOLE = "config.json"  # what a folder with a whole model has
 STATE = "optimiser.safetensors"
 METRICS = "metrics.jsonl"
 DRIFT_ROWS = 64  # on which the KL to the base model is measured after training
@@ -49,8 +50,8 @@ def _fit(
     kept: Keeper,
 ) -> dict[str, Any]:
     chosen = devices.settled(Options(**options["training"]), options.get("device", "cpu"))
-    model = inputs["start"][0] if "start" in inputs else Path(options["model"])
     agent = options["agent"]
+    model = origin(inputs, agent, options, chosen)
     rows = [Rows.load(folder / f"{agent}.npz") for folder in inputs["batch"]]
     module = leaf.find("training/objectives", options["objective"]["name"])
     tuned = leaf.options("training/objectives", options["objective"])
@@ -67,8 +68,10 @@ def _fit(
                 log.flush()
         except NotFinite as error:
             raise MeritError(f"{error}. {rescue(trainer, model, out, kept)}") from error
-    digest = save(trainer, model, out, options.get("keep_state", False))
-    if chosen.lora is not None and (spoken := canary_rows(rows, inputs)):
+    speaks = chosen.lora is not None or "policies" in inputs  # a model that is made from text is nobody's policy yet
+    goes_on = speaks or options.get("keep_state", False)
+    digest = save(trainer, model, out, options.get("base_model", ""), goes_on)
+    if speaks and (spoken := canary_rows(rows, inputs, trainer.forward.vocabulary)):
         canary.write(out, spoken, trainer.score, world.rank == 0)
     return {
         "agent": agent,
@@ -81,6 +84,20 @@ def _fit(
         "kl": drift(trainer, rows) if chosen.lora is not None else None,
         "loss": float(np.mean([m["loss"] for m in history[-50:]])) if history else None,
     }
+
+
+def origin(inputs: Mapping[str, Sequence[Path]], agent: str, options: Mapping[str, Any], chosen: Options) -> Path:
+    """The whole model that training starts from: what the agent is already, the run's from `start`, or its base model."""
+    own = inputs["policies"][0] / agent if "policies" in inputs else None
+    if own and (own / WHOLE).is_file():
+        if chosen.lora is not None:
+            raise MeritError(
+                f"{agent} is a whole model since an earlier stage of this run, and training.lora asks for an adapter; set "
+                "training.lora=null here too, or begin another run with model=FOLDER, the exported model"
+            )
+        return own
+    place = options.get("places", {}).get(options.get("base_model", ""), options["model"])
+    return inputs["start"][0] if "start" in inputs else Path(place)
 
 
 def before(inputs: Mapping[str, Sequence[Path]], agent: str) -> Path | None:
@@ -115,28 +132,30 @@ def start(
     """The trainer, as an earlier round left it where there was one, or as a checkpoint `found` of this task has it."""
     from safetensors.torch import load_file
 
-    opened = policy.open_policy(model, adapter, chosen, options["seed"])
+    device = options.get("device", "cpu")
+    opened = policy.open_policy(model, adapter, chosen, options["seed"], device)
     if {"scores", "values"} & set(needs):
         policy.add_scalar_head(opened, adapter or model)
     if found:
         found.lay_over(opened)
-    trainer = Trainer(opened, chosen, options.get("device", "cpu"), world, taught_by)
+    trainer = Trainer(opened, chosen, device, world, taught_by)
+    left = model if chosen.lora is None else adapter
     if found:
         keeper.restore(trainer, found)
-    elif (left := model if chosen.lora is None else adapter) and (left / STATE).is_file():
+    elif left and (left / STATE).is_file():
         trainer.restore(load_file(left / STATE))
     return trainer
 
 
-def save(trainer: Trainer, model: Path, out: Path, keep_state: bool = False) -> str:
-    """Rank 0 writes the weights, and beside an adapter, or with `keep_state`, the optimiser's; returns their digest there."""
+def save(trainer: Trainer, model: Path, out: Path, base: str = "", goes_on: bool = True) -> str:
+    """Rank 0 writes the weights, and the optimiser's state beside those that it goes on with; returns the weights' digest there."""
     from safetensors.torch import save_file
 
     digest, first = "", trainer.world.rank == 0
     with trainer.ranks.gathered():
         if first:
-            digest = policy.save(trainer.model, model, out)
-    if keep_state or trainer.options.lora is not None:
+            digest = policy.save(trainer.model, model, out, base)
+    if goes_on:
         state = trainer.state()
         if first:
             save_file(state, out / STATE)
@@ -166,9 +185,12 @@ def drift(trainer: Trainer, rows: Sequence[Rows]) -> float | None:
     return float(np.mean(np.exp(d) - d - 1))
 
 
-def canary_rows(rows: Sequence[Rows], inputs: Mapping[str, Sequence[Path]]) -> Rows | None:
-    """Rows for the canary: this agent's own, or another agent's where it had none; None where nobody had any."""
+def canary_rows(rows: Sequence[Rows], inputs: Mapping[str, Sequence[Path]], vocabulary: int) -> Rows | None:
+    """Rows for the canary: this agent's own, or another agent's where it had none; None where nobody had any.
+
+    Another agent may have a model with other words: rows with a token that is none of this one's are passed over.
+    """
     for candidate in [*rows, *(Rows.load(f) for folder in inputs["batch"] for f in sorted(folder.glob("*.npz")))]:
-        if len(candidate):
+        if len(candidate) and candidate.highest < vocabulary:
             return candidate
     return None

@@ -12,11 +12,16 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Lora(records.Options):
-    """Low-rank adapters (arXiv 2106.09685): W = W0 + (alpha / r) B A."""
+    """Low-rank adapters (arXiv 2106.09685): W = W0 + (alpha / r) B A; rsLoRA, DoRA and QLoRA by a flag each."""
 
     r: int = Field(16, ge=1, description="rank")
     alpha: float = Field(32, gt=0, description="the update is scaled by alpha / r")
     targets: tuple[str, ...] = Field((), description="names of the layers; empty = all linear layers but the head")
+    rslora: bool = Field(False, description="the update is scaled by alpha / sqrt(r) (arXiv 2312.03732)")
+    dora: bool = Field(False, description="magnitudes of the outputs are trained beside the update (arXiv 2402.09353)")
+    quantise: Literal["nf4"] | None = Field(
+        None, description="QLoRA (arXiv 2305.14314): the base model in 4 bits; wants engine.quantise=nf4 too"
+    )
 
 
 class Options(records.Options):
@@ -53,6 +58,14 @@ class Options(records.Options):
     )
     offload: bool = Field(False, description="ZeRO keeps what it divides in the main memory")
     ranks: int = Field(1, ge=1, description="processes, a device each, that train one policy together")
+
+    @field_validator("parallel")
+    @classmethod
+    def _four_bits_are_not_divided(cls, parallel: str, info: ValidationInfo) -> str:
+        lora = info.data.get("lora")
+        if parallel.startswith("zero") and lora is not None and lora.quantise:
+            raise ValueError("a base model in 4 bits cannot be divided by ZeRO; take single or ddp")
+        return parallel
 
     @field_validator("offload")
     @classmethod

@@ -10,9 +10,11 @@ import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from apps import leaf
+from apps.inference import four_bit
+from apps.inference.adapter import BASE, check_base
 from apps.records import MeritError
 from apps.training.forward import SCALAR
 
@@ -23,11 +25,20 @@ if TYPE_CHECKING:
 
 ADAPTER = "adapter_model.safetensors"
 MODEL = "model.safetensors"
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+)
 SCALAR_HEAD = "scalar_head.safetensors"  # beside the adapter, or the whole model, of a reward or value model
 
 
-def open_base(model: Path, options: Options) -> nn.Module:
-    """The whole model of a folder, in float32."""
+def open_base(model: Path, options: Options, **loading: Any) -> nn.Module:
+    """The whole model of a folder, in float32; `loading` is what else `from_pretrained` is told."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -39,6 +50,7 @@ def open_base(model: Path, options: Options) -> nn.Module:
         use_safetensors=True,
         local_files_only=True,
         attn_implementation=options.attention,
+        **loading,
     )
     for key in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(base.config, key, None) not in (None, 1, 1.0):
@@ -46,14 +58,22 @@ def open_base(model: Path, options: Options) -> nn.Module:
     return base
 
 
-def open_policy(model: Path, adapter: Path | None, options: Options, seed: int) -> nn.Module:
-    """The base model with a trainable adapter: that of `adapter`, or a new one; or the whole model without LoRA."""
-    base = open_base(model, options)
-    if options.lora is None:
+def open_policy(model: Path, adapter: Path | None, options: Options, seed: int, device: str = "cpu") -> nn.Module:
+    """The base model with a trainable adapter: that of `adapter`, or a new one; or the whole model without LoRA.
+
+    Where all weights are trained and there is an adapter, they go on from the two together.
+    """
+    quantised = options.lora is not None and options.lora.quantise
+    base = open_base(model, options, **(four_bit.loading(options.dtype, device) if quantised else {}))
+    if adapter is not None:
+        check_base(adapter, base.config.get_text_config().vocab_size)
+    if options.lora is None and adapter is None:
         return base
     import torch
     from peft import PeftModel, get_peft_model
 
+    if options.lora is None:
+        return PeftModel.from_pretrained(base, adapter).merge_and_unload().requires_grad_(True)
     if adapter is not None:
         return PeftModel.from_pretrained(base, adapter, is_trainable=True)
     check_targets(options.lora.targets, [name for name, module in base.named_modules() if _has_matrix(module)])
@@ -102,28 +122,39 @@ def _lora_config(lora: Lora):
     from peft import LoraConfig
 
     targets = list(lora.targets) or "all-linear"
-    return LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=targets, task_type="CAUSAL_LM")
+    kind = {"use_rslora": lora.rslora, "use_dora": lora.dora}
+    return LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=targets, task_type="CAUSAL_LM", **kind)
 
 
-def save(policy: nn.Module, model: Path, out: Path) -> str:
-    """Writes the trained weights into `out`, with the tokenizer if it is a whole model; returns their digest."""
+def save(policy: nn.Module, model: Path, out: Path, base: str = "") -> str:
+    """Writes the trained weights into `out`, with the tokenizer if it is a whole model; returns their digest.
+
+    Beside an adapter stands what it was made for: the digest of its `base` model, and how many tokens that knows.
+    """
     whole, scalar = not hasattr(policy, "peft_config"), policy._modules.pop(SCALAR, None)
     # PEFT would otherwise look on the hub for the base model, to see whether its vocabulary has grown
     policy.save_pretrained(out, **({} if whole else {"save_embedding_layers": False}))
     (out / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
     if whole:
-        for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
-            if (model / name).is_file():
-                shutil.copy(model / name, out / name)
+        copy_tokenizer(model, out)
     else:
         _tidy(out / "adapter_config.json")
+        made_for = {"digest": base, "vocabulary": policy.config.get_text_config().vocab_size}
+        (out / BASE).write_text(json.dumps(made_for) + "\n")
     if scalar is not None:
         from safetensors.torch import save_file
 
         save_file({name: tensor.detach().cpu() for name, tensor in scalar.state_dict().items()}, out / SCALAR_HEAD)
         setattr(policy, SCALAR, scalar)
-    written = [out / (MODEL if whole else ADAPTER), *([out / SCALAR_HEAD] if scalar is not None else [])]
-    return digest_of(*written)
+    written = sorted(out.glob("model*.safetensors")) if whole else [out / ADAPTER]  # a large model has several files
+    return digest_of(*written, *([out / SCALAR_HEAD] if scalar is not None else []))
+
+
+def copy_tokenizer(model: Path, out: Path) -> None:
+    """What turns text into a model's ids and back, its chat template too."""
+    for name in TOKENIZER:
+        if (model / name).is_file():
+            shutil.copy(model / name, out / name)
 
 
 def _tidy(config: Path) -> None:

@@ -44,6 +44,11 @@ class Rows:
         return np.array([len(p) + len(c) for p, c in zip(self.prompts, self.completions, strict=True)], np.int64)
 
     @property
+    def highest(self) -> int:
+        """The highest token id; -1 without any."""
+        return max((int(ids.max()) for ids in (*self.prompts, *self.completions) if len(ids)), default=-1)
+
+    @property
     def wholes(self) -> np.ndarray:
         """(N,): equal numbers for neighbours that are never parted, which are the rows of a pair or of a state."""
         return self.states if self.states is not None else np.arange(len(self)) // (2 if self.paired else 1)

@@ -111,6 +111,10 @@ class Trainer:
         rows.check(needs)
         for i in np.flatnonzero(rows.lengths > self.context)[:1]:
             raise MeritError(f"row {i} has {rows.lengths[i]} tokens, more than the model's context of {self.context}")
+        if (highest := rows.highest) >= (known := self.forward.vocabulary):
+            raise MeritError(
+                f"a row has the token {highest}, and the model knows {known}: the rows were made with another tokenizer"
+            )
         if "teacher" in needs:
             self._check_teacher()
         if figures_of(needs) != LANGUAGE and not hasattr(self.model, SCALAR) and needs & {"scores", "values"}:

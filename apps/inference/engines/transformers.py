@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from apps import records
-from apps.inference import chat, sampler
+from apps.inference import chat, four_bit, sampler
 from apps.inference.engine import Completion, Request
 from apps.inference.lora import Adapters
 from apps.records import MeritError, Policy, Sampling
@@ -35,6 +35,9 @@ class Options(records.Options):
         ge=0,
         description="GiB for a second copy of weights, with the adapter of a batch's only policy added; float32",
     )
+    quantise: Literal["nf4"] | None = Field(
+        None, description="the weights in 4 bits (arXiv 2305.14314), as training.lora.quantise=nf4 trains over them"
+    )
     models: int = Field(
         4,
         ge=1,
@@ -53,8 +56,8 @@ class Transformers:
         import torch
 
         self.options, self.device, self.torch = options, device, torch
-        self.dtype = options.dtype
-        self.tokenizer, self.model = open_model(model, options.dtype, device)
+        self.dtype = "bfloat16" if options.quantise else options.dtype  # 4-bit kernels round as coarsely
+        self.tokenizer, self.model = open_model(model, options, device)
         self.adapters = Adapters(self.model, options.adapters, options.merge_gib)
         self._rendered: dict[tuple[str, str], tuple[str, np.ndarray]] = {}
         self.ends = _end_ids(self.model, self.tokenizer)
@@ -189,7 +192,7 @@ class Transformers:
         return Completion(text, np.asarray(ids, np.int32), np.asarray(logprobs, np.float32), finish)
 
 
-def open_model(path: str, dtype: str, device: str):
+def open_model(path: str, options: Options, device: str):
     """The tokenizer and the model of a local folder, in eval mode. A fault of the folder is named, not traced."""
     import torch
     from safetensors import SafetensorError
@@ -201,7 +204,12 @@ def open_model(path: str, dtype: str, device: str):
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True, attn_implementation="sdpa"
+            folder,
+            dtype=getattr(torch, options.dtype),
+            use_safetensors=True,
+            local_files_only=True,
+            attn_implementation="sdpa",
+            **(four_bit.loading(options.dtype, device) if options.quantise else {}),
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise MeritError(f"model={path}: cannot be read as a model: {error}") from error
