@@ -17,6 +17,7 @@ from workflows import config as configuration
 from workflows.plan import Node, Plan
 
 SUMMARY = "summary.json"
+POLICIES = ("adapters", "models")  # folders with a folder for each agent that was trained
 
 
 def described(workflow: ModuleType, place: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,11 +51,12 @@ def finish(folder: Path, config: configuration.Run, plan: Plan, found: Mapping[s
         for target in filter(None, (str(folder / "model"), getattr(config, "export", ""))):
             _copy_model(Path(found["model"].path), Path(target))
     if "team" in found:
-        shutil.rmtree(folder / "adapters", ignore_errors=True)
-        (folder / "adapters").mkdir()
+        for name in POLICIES:
+            shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / POLICIES[0]).mkdir()
         for agent, policy in policies.read(Path(found["team"].path)).items():
-            if policy.adapter:
-                shutil.copytree(policy.adapter, folder / "adapters" / agent)
+            if policy.folder:
+                shutil.copytree(policy.folder, folder / POLICIES[not policy.adapter] / agent)
     index = [{"stage": n.stage.name, "key": n.key, "round": n.round, "inputs": _keys(n)} for n in plan.nodes.values()]
     write(folder / "artifacts.json", json.dumps(index) + "\n")
 

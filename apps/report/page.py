@@ -62,12 +62,22 @@ def ran(inputs: Inputs, options: Mapping[str, Any]) -> dict[str, str]:
         "Credit": _name(config, "credit"),
         "Objective": ", ".join(filter(None, (_name(config, "objective"), _name(config, "advantage")))),
         "Rounds": str(config.get("rounds", "")),
+        "Schedule": _name(config, "schedule"),
+        "Policies": shared(config.get("team") or {}),
         "Seed": str(config.get("seed", "")),
         "Host": ", ".join(sorted({artifacts.manifest(folder)["host"] for folder in every(inputs)})),
     }
     if options.get("stages"):  # each has an objective and rounds of its own
         found |= {"Stages": ", ".join(options["stages"]), "Objective": "", "Rounds": ""}
     return {what: value for what, value in found.items() if value}
+
+
+def shared(team: Mapping[str, Any]) -> str:
+    """Who speaks with another agent's policy, and who has a base model of its own."""
+    said = [f"{agent} speaks with the policy of {owner}" for agent, owner in (team.get("share") or {}).items()]
+    return "; ".join(
+        said + [f"{agent} is made of {Path(path).name}" for agent, path in (team.get("models") or {}).items()]
+    )
 
 
 def drawings(summary: Mapping[str, Any], inputs: Inputs) -> dict[str, str]:

@@ -46,19 +46,24 @@ def facts(folder: Path) -> dict[str, Any]:
 
 
 def rounds(inputs: Inputs) -> list[Round]:
-    """The rounds in order: the k-th training of an agent is round k; its batch names the shards that it was made of."""
-    trained: dict[str, list[Path]] = {}
-    for folder in inputs.get("train", ()):
-        trained.setdefault(facts(folder)["agent"], []).append(folder)
+    """The rounds in order. A round has a batch of its own, which names the shards that it was made of; who was trained on it was
+    trained in that round."""
     given = {name: _by_key(inputs.get(name, ())) for name in ("batch", "rollout", "grade", "assign")}
-    count = max(map(len, trained.values()), default=0)
+    by_round: dict[tuple[str, ...], dict[str, Path]] = {}
+    for folder in inputs.get("train", ()):
+        made_of = tuple(artifacts.manifest(folder)["record"]["inputs"].get("batch", ()))
+        by_round.setdefault(made_of, {})[facts(folder)["agent"]] = folder
     found = []
-    for number in range(count):
-        train = {agent: folders[number] for agent, folders in trained.items() if number < len(folders)}
+    for number, train in enumerate(by_round.values(), 1):
         batch = _made_from(train.values(), "batch", given["batch"])
         shards = {name: _made_from(batch, name, given[name]) for name in ("rollout", "grade", "assign")}
-        found.append(Round(number + 1, train, batch, **shards))
+        found.append(Round(number, train, batch, **shards))
     return found
+
+
+def teams(r: Round) -> int:
+    """How many teams played a round's tasks: more than one where guests from earlier rounds took part."""
+    return len({tuple(artifacts.manifest(f)["record"]["inputs"].get("policies", ())) for f in r.rollout})
 
 
 def played(rollout: Sequence[Path], grade: Sequence[Path], assign: Sequence[Path]) -> Played:

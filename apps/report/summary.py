@@ -18,7 +18,8 @@ accuracy, a difference or a credit, else the plays or the role's turns that a sh
     stages        of a run that chains them, a row each: stage, value, low, high, n (validation accuracy of the team that it
                   left), change {difference, low, high, p} from the team that it began with, paired by task; else empty
     promotions    a decision each: round, agents (whose adapters were tried), promoted, difference, p, reason
-    training      a round each: round, reward (mean score of its plays)
+    training      a round each: round, reward (mean score of its plays), agents (who was trained), teams (how many played: more
+                  than one where policies of earlier rounds took part)
     seconds       stage: summed over the artifacts that went into the report (work, not waiting)
     tokens        sampled, trained
     health        role: a row a round, see health.py;   alarms: sentences, empty when all is well
@@ -29,7 +30,7 @@ accuracy, a difference or a credit, else the plays or the role's turns that a sh
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from apps.evaluation import app as evaluation
 from apps.evaluation import statistics
 from apps.fidelity import gaming
 from apps.report import health
-from apps.report.rounds import Inputs, Played, facts, played, rounds
+from apps.report.rounds import Inputs, Played, facts, played, rounds, teams
 
 FORMAT = 1
 SHOWN = ("show_before", "show_after")
@@ -68,8 +69,11 @@ def summarise(inputs: Inputs, options: Mapping[str, Any]) -> dict[str, Any]:
     shown = [played(*([folder] for folder in inputs[name])) if inputs.get(name) else Played() for name in SHOWN]
     rows = health.of_rounds(trained, plays, duties)
     validation = [{"round": i, **evaluation.read(f)["accuracy"]} for i, f in enumerate(inputs.get("validation", ()))]
-    promotions = decisions(inputs.get("promote", ()))
-    reward = [{"round": r.number, "reward": _mean_score(p)} for r, p in zip(trained, plays, strict=True)]
+    promotions = decisions(inputs.get("promote", ()), [r.train for r in trained])
+    reward = [
+        {"round": r.number, "reward": _mean_score(p), "agents": list(r.train), "teams": teams(r)}
+        for r, p in zip(trained, plays, strict=True)
+    ]
     found = {
         "format": FORMAT,
         "name": options["config"].get("name", ""),
@@ -109,11 +113,19 @@ def gamed(plays: Sequence[Played]) -> dict[str, Any] | None:
     return gaming.report(graded, credit) if credit else None
 
 
-def decisions(promote: Sequence[Path]) -> list[dict[str, Any]]:
-    """Each decision with its round: the k-th time that an agent's adapter is tried is round k."""
-    told = [facts(folder) for folder in promote]
-    earlier = [sum(fact["agents"] == before["agents"] for before in told[:i]) for i, fact in enumerate(told)]
-    return [{"round": count + 1, **fact} for count, fact in zip(earlier, told, strict=True)]
+def decisions(promote: Sequence[Path], trained: Sequence[Collection[str]]) -> list[dict[str, Any]]:
+    """Each decision with its round: a new one begins where somebody is tried again, or the last one's trained are all tried.
+
+    `rounds` says who was trained in which; a decision names some of those.
+    """
+    told, found, number, left = [facts(folder) for folder in promote], [], 0, set()
+    for fact in told:
+        if not set(fact["agents"]) <= left:
+            number += 1
+            left = set(trained[number - 1]) if number <= len(trained) else set(fact["agents"])
+        left -= set(fact["agents"])
+        found.append({"round": number, **fact})
+    return found
 
 
 def compare(before: Mapping[str, Any], after: Mapping[str, Any], mode: str) -> dict[str, Any]:

@@ -139,21 +139,23 @@ def test_what_is_not_a_number_is_null():
 
 
 @pytest.mark.parametrize(
-    ("tried", "rounds"),
+    ("tried", "trained", "rounds"),
     [
-        ([["solver", "critic"]] * 3, [1, 2, 3]),
-        ([["solver"], ["critic"]] * 2, [1, 1, 2, 2]),  # one adapter at a time
-        ([], []),
+        ([["solver", "critic"]] * 3, [("solver", "critic")] * 3, [1, 2, 3]),
+        ([["solver"], ["critic"]] * 2, [("solver", "critic")] * 2, [1, 1, 2, 2]),  # one adapter at a time
+        ([["solver"], ["critic"], ["solver"]], [("solver",), ("critic",), ("solver",)], [1, 2, 3]),  # alternating
+        ([["solver"], ["solver"], ["critic"]], [("solver",), ("solver",), ("critic",)], [1, 2, 3]),  # best response
+        ([], [], []),
     ],
 )
-def test_a_decision_is_of_the_round_in_which_its_agents_were_tried(tmp_path, tried, rounds):
+def test_a_decision_is_of_the_round_in_which_its_agents_were_tried(tmp_path, tried, trained, rounds):
     folders = [tmp_path / str(i) for i in range(len(tried))]
     for i, (folder, agents) in enumerate(zip(folders, tried, strict=True)):
         folder.mkdir()
         (folder / "facts.json").write_text(json.dumps({"agents": agents, "promoted": i == 1}))
-    found = summary.decisions(folders)
+    found = summary.decisions(folders, trained)
     assert [d["round"] for d in found] == rounds and [d["agents"] for d in found] == tried
-    assert page.let_in(found) == {3: [False, True, False], 4: [True, False], 0: []}[len(tried)]
+    assert page.let_in(found) == ([True, False] if len(tried) == 4 else [i == 1 for i in range(len(tried))])
 
 
 def test_the_signs_of_gamed_credit_are_those_of_the_rounds_plays(made):

@@ -101,7 +101,7 @@ def differ(one: Path, other: Path) -> float:
 
 
 def test_all_weights_go_on_from_an_adapter_with_it_added(tiny_model, trained, tmp_path):
-    out, facts = trained("adapter", KINDS["dora"])
+    out, _ = trained("adapter", KINDS["dora"])
     opened = policy.open_policy(tiny_model, out, Options(lora=None), 0)
     assert all(p.requires_grad for p in opened.parameters()) and not hasattr(opened, "peft_config")
     ids = torch.tensor([[7, 9, 12, 30]])

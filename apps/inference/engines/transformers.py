@@ -197,7 +197,9 @@ def open_model(path: str, options: Options, device: str):
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # a run's own display says what goes on
     folder = Path(path)
     if not (folder / "config.json").is_file():
         raise MeritError(f"model={path}: no Hugging Face model folder (there is no {folder / 'config.json'})")
