@@ -223,8 +223,25 @@ class Rated:
     read_tokens: int  # tokens that had to be read
 
 
-Question = Replay | Consult | Rate  # what a credit method may yield, in lists
-Finding = Outcome | Said | Rated  # and what it is sent, in the same order
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """A question to reward models with a scalar head: the reward of a text, after each of its pieces."""
+
+    prompt: str  # the user's message, or the whole prompt as the chat template made it where it is `rendered`
+    pieces: tuple[str, ...]  # the completion, in one piece or in steps; the end token follows the last
+    rendered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rewarded:
+    """The reply of one reward model, or of each of an ensemble."""
+
+    rewards: tuple[tuple[float, ...], ...]  # of each model, after each piece
+    read_tokens: int  # tokens that had to be read
+
+
+Question = Replay | Consult | Rate | Reward  # what a credit method may yield, in lists
+Finding = Outcome | Said | Rated | Rewarded  # and what it is sent, in the same order
 
 
 @dataclass(frozen=True, slots=True)

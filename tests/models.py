@@ -69,6 +69,18 @@ def make_adapter(model: Path, folder: Path, agent: str = "solver", seed: int = 1
     return Policy(agent, digest_of(folder / ADAPTER), str(folder))
 
 
+def make_reward_model(model: Path, folder: Path, seed: int = 1) -> Policy:
+    """An adapter with a random scalar head beside it."""
+    import torch
+    from safetensors.torch import save_file
+
+    made = make_adapter(model, folder, "judge", seed)
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn((1, 32), generator=generator)
+    save_file({"weight": weight, "bias": torch.randn(1, generator=generator)}, folder / "scalar_head.safetensors")
+    return made
+
+
 def ids(*numbers: int) -> np.ndarray:
     return np.array(numbers, np.int32)
 

@@ -26,7 +26,14 @@ FUNCTION = {  # a folder of leaves -> what each of its leaves offers, besides Op
     "apps/tools": {"use"},
 }
 READERS = {"apps.tasks.app", "apps.evaluation.app"}  # they also hold the reader of what their stage wrote
-VOCABULARY = {"apps", "apps.records", "apps.leaf", "apps.effects", "apps.answer"}  # what every file may use
+VOCABULARY = {
+    "apps",
+    "apps.records",
+    "apps.leaf",
+    "apps.effects",
+    "apps.answer",
+    "apps.scoring",
+}  # what every file may use
 
 
 def tree(file: Path) -> ast.Module:

@@ -49,7 +49,7 @@ class Standing:
     team: Node  # the policies of all agents
     scores: Node  # their figures on the validation tasks
     base: Node | None = None  # a whole model that took the place of the run's
-    reward_model: Node | None = None  # for credit methods that ask one
+    reward_model: tuple[Node, ...] = ()  # for credit methods that ask one; several are an ensemble
 
 
 @dataclass(slots=True)

@@ -9,11 +9,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from apps import leaf
 from apps.records import MeritError, digest
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "apps" / "data" / "embedded"
 CHUNK = 1 << 22  # bytes
 FILES = ("path", "terms")  # settings that name training data
+ASKING = {  # sections that may ask models besides the team, and the folder of their leaves
+    "credit": "credit",
+    "verifier": "reward",
+    "judge": "",
+    "reading": "",
+}
 
 
 def locate(name: str, setting: str = "model") -> Path:
@@ -65,19 +72,19 @@ def fingerprint(path: str, setting: str = "path") -> str:
     return digest([[f.relative_to(place).as_posix(), _digest(f)] for f in files])
 
 
-def keyed(credit: Mapping[str, Any]) -> dict[str, Any]:
-    """A credit section for a key: digests stand for the paths of the models that its method asks."""
-    return {**credit, **{name: mark for name, (mark, _) in _outside(credit).items()}}
+def keyed(section: Mapping[str, Any], setting: str = "credit") -> dict[str, Any]:
+    """A section for a key: digests stand for the paths of the models that its leaf asks; `setting` is the section's name."""
+    return {**section, **{name: mark for name, (mark, _) in _outside(section, setting).items()}}
 
 
 def places(settings: Any) -> dict[str, str]:
-    """Where models lie that credit, teams and teachers anywhere in `settings` name, and training data: digest -> path here."""
+    """Where models lie that sections, teams and teachers anywhere in `settings` name, and training data: digest -> path here."""
     if isinstance(settings, Sequence) and not isinstance(settings, str):
         return {digest: path for inner in settings for digest, path in places(inner).items()}
     found: dict[str, str] = {}
     for name, inner in settings.items() if isinstance(settings, Mapping) else ():
-        if name == "credit" and isinstance(inner, Mapping):
-            found |= dict(_outside(inner).values())
+        if name in ASKING and isinstance(inner, Mapping):
+            found |= dict(_outside(inner, name).values())
         elif name in ("team", "teacher") and isinstance(inner, Mapping):
             named = [*inner.get("models", {}).values(), inner.get("model", "")]
             found |= {identity(given): str(locate(given)) for given in named if given}
@@ -88,12 +95,14 @@ def places(settings: Any) -> dict[str, str]:
     return found
 
 
-def _outside(credit: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Setting -> (digest, path) of the adapter and of the base model that a credit section names."""
+def _outside(section: Mapping[str, Any], setting: str) -> dict[str, tuple[str, str]]:
+    """Setting -> (digest, path) of the adapter and of the base model that a section names, where its leaf asks models."""
     found = {}
-    if adapter := credit.get("adapter"):
-        found["adapter"] = (fingerprint(adapter, "credit.adapter"), str(Path(adapter).expanduser().resolve()))
-    if base := credit.get("model"):
+    if setting == "verifier" and not (section.get("name") and hasattr(leaf.find("reward", section["name"]), "asked")):
+        return found  # a verifier of the user's own may mean something else by these words
+    if adapter := section.get("adapter"):
+        found["adapter"] = (fingerprint(adapter, f"{setting}.adapter"), str(Path(adapter).expanduser().resolve()))
+    if base := section.get("model"):
         found["model"] = (identity(base), str(locate(base)))
     return found
 

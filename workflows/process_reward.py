@@ -2,7 +2,8 @@
 
 Plays of training tasks are gone on with from every step; the share that ends right is the step's label; the training
 stage that agents are trained by makes an adapter on the team's base model; its scores of held-out steps are compared with
-how plays that go on from them end. The adapter is `runs/process_reward/adapter`, for `credit.name=process_reward`.
+how plays that go on from them end. The adapter is `runs/process_reward/adapter`, for `credit.name=process_reward`. With
+`reading.by=head` it has a scalar head that reads a play once and scores all of its steps; else it judges each by a word.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pydantic import Field
 from apps import leaf, stages
 from apps.inference.driver import seed_of
 from apps.records import MeritError, Sampling
-from apps.reward_model.app import AGENT
+from apps.reward_model.app import AGENT, by_word
 from apps.reward_model.labels import Options as Labels
 from apps.training.options import Options as Training
 from workflows.config import PostTrain, Run, Section, TeamSettings
@@ -39,6 +40,7 @@ class Config(Run):
     shards: int = Field(2, ge=1, description="tasks of the DAG that the plays are split into")
     labels: Labels = Labels()
     reading: Section = Field({}, description="options of credit.process_reward: what the reward model reads and says")
+    shuffle_labels: bool = Field(False, description="control experiment: the labels are dealt out at random")
     training: Training = Training(epochs=3, step_rows=32)
 
 
@@ -58,13 +60,16 @@ def dag(config: Config, plan: Plan) -> dict[str, Node]:
     plan.round = 1
     taught = _played(config, steps, team, "train", config.training_tasks)
     shown = {"credit": reading, "topology": config.topology, "repeats": config.repeats}
-    rows = plan.add(stages.STEP_LABELS, taught, labels=config.labels.model_dump(), base_model=steps.model, **shown)
+    head = leaf.options("credit", reading).by == "head"
+    shuffle = {"shuffle": seed_of(config.seed, "shuffled") >> 1} if config.shuffle_labels else {}
+    labels = {"labels": config.labels.model_dump(), "base_model": steps.model, **shuffle}
+    rows = plan.add(stages.STEP_LABELS, taught, **labels, **shown)
     trained = plan.add(
         stages.TRAIN,
         {"batch": rows},
         agent=AGENT,
         base_model=steps.model,
-        objective={"name": "sft"},
+        objective={"name": "process" if head else "sft"},
         training=config.training.model_dump(mode="json"),
         seed=seed_of(config.seed, "training", AGENT) >> 1,
     )
@@ -73,7 +78,7 @@ def dag(config: Config, plan: Plan) -> dict[str, Node]:
     plays = (held_out["tasks"], held_out["rollout"], held_out["grade"])
     scored = {
         "rated": steps.replay(*plays, reading, reward_model=trained),
-        "untrained": steps.replay(*plays, reading),
+        "untrained": steps.replay(*plays, by_word(reading)),
     }
     appraisal = plan.add(stages.APPRAISE, {**held_out, **scored}, theta=config.labels.theta, **shown)
     return {"reward_model": trained, "appraisal": appraisal}

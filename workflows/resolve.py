@@ -29,8 +29,11 @@ def topology(config: PostTrain) -> ModuleType:
 
 def verifier(config: PostTrain) -> Section:
     """The verifier's section: the configured one, or the task family's own."""
-    if config.verifier["name"]:
-        return config.verifier
+    return config.verifier if config.verifier["name"] else own_verifier(config)
+
+
+def own_verifier(config: PostTrain) -> Section:
+    """The section of the verifier that the task family brings."""
     family = leaf.find("tasks", config.tasks["name"])
     options = leaf.options("tasks", config.tasks)
     return {"name": getattr(options, "verifier", "") or family.VERIFIER}
@@ -146,8 +149,22 @@ def wants_tree(config: PostTrain) -> bool:
     return getattr(leaf.find("credit", config.credit["name"]), "TREE", False)
 
 
-def credit(config: PostTrain, team: ModuleType, trains: bool) -> Section:
-    """The credit section with digests of the models that it asks, once it is clear that all of it can be had."""
+def asks_model(section: Section) -> bool:
+    """Whether a verifier asks a model."""
+    return hasattr(leaf.find("reward", section["name"]), "asked")
+
+
+def judged_by_model(config: PostTrain, trains: bool, trained: bool) -> Section:
+    """The section of a verifier that asks a model, with digests of what it asks; `trained`: by a node of this run."""
+    check_adapter("verifier", config.verifier, trains, trained)
+    return model.keyed(config.verifier, "verifier")
+
+
+def credit(config: PostTrain, team: ModuleType, trains: bool, trained: bool = False) -> Section:
+    """The credit section with digests of the models that it asks, once it is clear that all of it can be had.
+
+    `trained`: a reward model is made in this very run, so that none has to be given.
+    """
     section = config.credit
     if wants_tree(config) and config.rollout.plan != "tree":
         raise MeritError(
@@ -158,28 +175,32 @@ def credit(config: PostTrain, team: ModuleType, trains: bool) -> Section:
         for role in section.get(option, {}):
             if role not in team.ROLES:
                 raise MeritError(leaf.unknown(f"credit.{option}: role", role, list(team.ROLES)))
-    _check_adapter(section, trains)
+    check_adapter("credit", section, trains, trained)
     return model.keyed(section)
 
 
-def _check_adapter(section: Section, trains: bool) -> None:
-    given = section.get("adapter")
-    maker = getattr(leaf.find("credit", section["name"]), "TRAINED_BY", "")
-    if maker and not given:
+def check_adapter(setting: str, section: Section, trains: bool, trained: bool = False) -> None:
+    """MeritError where the section `setting` wants a trained adapter and is given none, or no such thing."""
+    given, module = section.get("adapter"), leaf.find(model.ASKING[setting], section["name"])
+    maker = module.trained_by(leaf.options(model.ASKING[setting], section)) if hasattr(module, "trained_by") else ""
+    if maker and not given and not trained:
         raise MeritError(
-            f"credit.name={section['name']} wants credit.adapter, the folder of a trained reward model; make one with "
-            f"`python workflows/run.py {maker}`, then give credit.adapter=runs/{maker}/adapter"
+            f"{setting}.name={section['name']} wants {setting}.adapter, the folder of a trained reward model; make one with "
+            f"`python workflows/run.py {maker}`, then give {setting}.adapter=runs/{maker}/adapter"
         )
     if not given:
         return
     folder = Path(given).expanduser()
-    if folder.exists() and not (folder / policy.ADAPTER).is_file():
+    there = (folder / policy.ADAPTER).is_file() or any(folder.glob(f"*/{policy.ADAPTER}"))  # one, or an ensemble
+    if folder.exists() and not there:
         raise MeritError(
-            f"credit.adapter={given}: no adapter in PEFT format (there is no {policy.ADAPTER} in it); "
+            f"{setting}.adapter={given}: no adapter in PEFT format (there is no {policy.ADAPTER} in it); "
             "give the folder of one, such as runs/NAME/adapters/critic"
         )
     if not section.get("model") and not trains:
-        raise MeritError("credit.adapter sits on a base model, and scripted agents have none; give credit.model too")
+        raise MeritError(
+            f"{setting}.adapter sits on a base model, and scripted agents have none; give {setting}.model too"
+        )
 
 
 def _text(role: str, template: str) -> str:

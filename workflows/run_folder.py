@@ -40,8 +40,9 @@ def finish(folder: Path, config: configuration.Run, plan: Plan, found: Mapping[s
     for study in sorted({"claims", "effects"} & set(found)):
         for name in (f"{study}.json", f"{study}.md"):
             shutil.copy(Path(found[study].path) / name, folder / name)
-    if "reward_model" in found:
-        _copy_model(Path(found["reward_model"].path), folder / "adapter")
+    if "appraisal" in found:
+        members = [Path(found[name].path) for name in found if name.startswith("reward_model")]
+        _copy_reward_model(members, folder / "adapter")
         shutil.copy(Path(found["appraisal"].path) / SUMMARY, folder / SUMMARY)
     if "summary" in found:
         shutil.copy(Path(found["summary"].path) / SUMMARY, folder / SUMMARY)
@@ -59,6 +60,13 @@ def finish(folder: Path, config: configuration.Run, plan: Plan, found: Mapping[s
                 shutil.copytree(policy.folder, folder / POLICIES[not policy.adapter] / agent)
     index = [{"stage": n.stage.name, "key": n.key, "round": n.round, "inputs": _keys(n)} for n in plan.nodes.values()]
     write(folder / "artifacts.json", json.dumps(index) + "\n")
+
+
+def _copy_reward_model(members: list[Path], target: Path) -> None:
+    """The adapter; of an ensemble, a folder of them."""
+    shutil.rmtree(target, ignore_errors=True)
+    for number, member in enumerate(members, 1):
+        _copy_model(member, target / str(number) if len(members) > 1 else target)
 
 
 def _copy_model(source: Path, target: Path) -> None:

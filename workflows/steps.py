@@ -29,6 +29,7 @@ class Steps:
         self.config, self.plan = config, plan
         self.nodes: dict[str, Node] = {}  # of this run, which may share them with others in the plan
         self.start = {"start": standing.base} if standing and standing.base else {}  # input of all that opens the model
+        self.reward_model: Shards = list(standing.reward_model) if standing else []  # of this run; see `trained`
         if (
             self.trains
             and "old" in leaf.find("training/objectives", config.objective["name"]).NEEDS
@@ -77,7 +78,10 @@ class Steps:
 
     @cached_property
     def verifier(self) -> dict[str, Any]:
-        return resolve.verifier(self.config)
+        section = resolve.verifier(self.config)
+        if not resolve.asks_model(section):
+            return section
+        return resolve.judged_by_model(self.config, self.trains, bool(self.reward_model))
 
     @cached_property
     def prompts(self) -> dict[str, str]:
@@ -85,7 +89,13 @@ class Steps:
 
     def tasks(self, split: str) -> Node:
         data = model.fingerprint(self.config.tasks.get("path", ""), "tasks.path")
-        return self.add(stages.TASKS, split=split, tasks=self.config.tasks, verifier=self.verifier, data=data)
+        return self.add(stages.TASKS, split=split, tasks=self.config.tasks, verifier=self._truth, data=data)
+
+    @cached_property
+    def _truth(self) -> Section:
+        """The verifier of gold answers and figures: never a model, which the team may have learnt to please."""
+        section = resolve.verifier(self.config)
+        return resolve.own_verifier(self.config) if resolve.asks_model(section) else section
 
     def untrained(self) -> Node:
         """The team as it comes: every agent is its base model."""
@@ -127,13 +137,19 @@ class Steps:
         inputs = {"tasks": tasks, "policies": pupil, **self.start}
         return [self.add(stages.RETELL, {**inputs, "rollout": shard}, **speak) for shard in played]
 
-    def grade(self, tasks: Node, played: Shards) -> Shards:
-        return [
-            self.add(
-                stages.GRADE, {"tasks": tasks, "rollout": shard}, verifier=self.verifier, topology=self.config.topology
-            )
-            for shard in played
-        ]
+    def grade(self, tasks: Node, played: Shards, verifier: Section | None = None) -> Shards:
+        """Verdicts, by `verifier` or the configured one; a reward model's are worked out where a model is loaded."""
+        verifier, stage, inputs = verifier or self.verifier, stages.GRADE, {}
+        options: dict[str, Any] = {"verifier": verifier, "topology": self.config.topology}
+        if resolve.asks_model(verifier):
+            stage, inputs = stages.GRADE_BY_MODEL, {**self.start, **self.trained("verifier", "reward", verifier)}
+            options |= {"engine": self.config.engine, "base_model": self.model, "seed": f"{self.config.seed}/grade"}
+        return [self.add(stage, {"tasks": tasks, "rollout": shard, **inputs}, **options) for shard in played]
+
+    def trained(self, name: str, folder: str, section: Section) -> dict[str, Shards]:
+        """The input `name` of a stage that asks the models of `section`: this run's own reward model where none was given."""
+        wants = hasattr(leaf.find(folder, section["name"]), "trained_by") and not section.get("adapter")
+        return {name: self.reward_model} if wants and self.reward_model else {}
 
     def replay(
         self,
@@ -141,7 +157,7 @@ class Steps:
         played: Shards,
         judged: Shards,
         credit: Section | None = None,
-        **asked: Node,
+        **asked: Node | Shards,
     ) -> list[Node | None]:
         """What the credit method, or that of `credit`, asks for, each shard of who played it; None where it asks for nothing.
 
@@ -150,6 +166,7 @@ class Steps:
         credit = credit or self._credit()
         if not leaf.find("credit", credit["name"]).asks(leaf.options("credit", credit)):
             return [None] * len(played)
+        own = self.trained("reward_model", "credit", credit) | self.trained("verifier", "reward", self.verifier)
         speak = self._speak(f"replay/{self.plan.round}", self.config.sampling)
         return [
             self.add(
@@ -160,6 +177,7 @@ class Steps:
                     "rollout": shard,
                     "grade": verdicts,
                     **self.start,
+                    **own,
                     **asked,
                 },
                 credit=credit,
@@ -318,7 +336,7 @@ class Steps:
         return self.add(stages.REPORT, inputs, config=settings, **options)
 
     def _measure(self, tasks: Node, played: Shards) -> Node:
-        inputs = {"rollout": played, "grade": self.grade(tasks, played)}
+        inputs = {"rollout": played, "grade": self.grade(tasks, played, self._truth)}
         return self.add(stages.MEASURE, inputs, topology=self.config.topology)
 
     def play(
@@ -377,4 +395,4 @@ class Steps:
 
     @cached_property
     def _whole_credit(self) -> dict[str, Any]:
-        return resolve.credit(self.config, self.topology, self.trains)
+        return resolve.credit(self.config, self.topology, self.trains, bool(self.reward_model))

@@ -17,11 +17,27 @@ from pathlib import Path
 from typing import Any
 
 from apps import leaf
-from apps.credit import outside, results
+from apps.credit import results
 from apps.inference import app as inference_app
-from apps.inference import traces
+from apps.inference import outside, traces
 from apps.inference.driver import Start, Voice, perform
-from apps.records import Consult, Credit, Finding, Group, MeritError, Outcome, Question, Rate, Replay, Task, Trace, Turn
+from apps.records import (
+    Consult,
+    Credit,
+    Finding,
+    Group,
+    MeritError,
+    Outcome,
+    Question,
+    Rate,
+    Replay,
+    Reward,
+    Task,
+    Trace,
+    Turn,
+    Verdict,
+)
+from apps.reward import app as reward_app
 from apps.reward import verdicts
 from apps.tasks import app as tasks_app
 
@@ -29,21 +45,27 @@ CALIBRATION = "calibration.json"
 
 
 def replay(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Finds out all that the method, or each of `methods`, asks; the groups of a shard together."""
+    """Finds out all that the method, or each of `methods`, asks; the groups of a shard together.
+
+    Models that were trained in this very run, and are asked besides the team, are the inputs `reward_model` (by the method)
+    and `verifier`.
+    """
     began = time.perf_counter()
     groups, options = read_groups(inputs, options), inference_app.based(inputs, options)
-    verifier, tuned = leaf.find("reward", options["verifier"]["name"]), leaf.options("reward", options["verifier"])
+    verifying = reward_app.verifying(inputs, options)
     speaking = inference_app.voice(inputs["policies"][0], options)
     found: list[dict[Question, Finding]] = [{} for _ in groups]
 
+    def verify(texts: reward_app.Texts) -> list[Verdict]:
+        speaking.engine = None  # a reward model may bring a base model of its own
+        return verifying(texts)
+
     def find_out(section: Mapping[str, Any], asked: Sequence[tuple[int, Question]]) -> None:
         replays = [(i, q) for i, q in asked if isinstance(q, Replay)]
-        others = [(i, q) for i, q in asked if isinstance(q, Consult | Rate)]
+        others = [(i, q) for i, q in asked if isinstance(q, Consult | Rate | Reward)]
         if replays:  # a judge may have brought a base model of its own, and there is one in memory at a time
             speaking.engine = inference_app.engine_of(options)
-        came = outcomes_of(
-            [(groups[i], q) for i, q in replays], speaking, lambda t, text: verifier.verify(t, text, tuned)
-        )
+        came = outcomes_of([(groups[i], q) for i, q in replays], speaking, verify)
         for (i, question), outcome in zip(replays, came, strict=True):
             found[i][question] = outcome
         if others:
@@ -65,7 +87,7 @@ def replay(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str
 
 
 def _asked_outside(
-    asked: Sequence[tuple[Task, Consult | Rate]],
+    asked: Sequence[tuple[Task, Consult | Rate | Reward]],
     section: Mapping[str, Any],
     inputs: Mapping[str, Sequence[Path]],
     options: Mapping[str, Any],
@@ -73,8 +95,9 @@ def _asked_outside(
     """What a judge or a reward model answers to a method's questions."""
     if not asked:
         return []
-    who, home = outside.speaker(section, inputs, options), outside.home(section, options)
-    return outside.answers(asked, inference_app.ready([who], home), who, section, options["seed"])
+    who, home = outside.speakers(section, inputs.get("reward_model", ()), options), outside.home(section, options)
+    tuned = leaf.options("credit", dict(section))
+    return outside.answers(asked, inference_app.ready(who, home), who, tuned, options["seed"])
 
 
 def assign(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,12 +170,14 @@ def given(method, findings: results.Findings, used: list[Finding] | None = None)
         told.update(zip(asked, sent, strict=True))
 
 
-def outcomes_of(wanted: Sequence[tuple[Group, Replay]], speaking: Voice, verify: Callable) -> list[Outcome]:
-    """Plays replays of any groups together."""
+def outcomes_of(
+    wanted: Sequence[tuple[Group, Replay]], speaking: Voice, verify: Callable[[reward_app.Texts], list[Verdict]]
+) -> list[Outcome]:
+    """Plays replays of any groups together, and has their answers judged."""
     played = perform([start_of(group, r) for group, r in wanted], speaking)
+    judged = verify([(group.task, trace.answer) for (group, _), trace in zip(wanted, played, strict=True)])
     found = []
-    for (group, r), trace in zip(wanted, played, strict=True):
-        verdict = verify(group.task, trace.answer)
+    for (group, r), trace, verdict in zip(wanted, played, judged, strict=True):
         known = {id(turn.completion_ids) for turn in group.graded[r.trace].trace.turns}
         fresh = [t for t in trace.turns if t.finish != "substitute" and id(t.completion_ids) not in known]
         found.append(

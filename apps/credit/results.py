@@ -8,10 +8,23 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 
-from apps.records import Consult, Credit, Finding, MeritError, Outcome, Question, Rate, Rated, Replay, Said
+from apps.records import (
+    Consult,
+    Credit,
+    Finding,
+    MeritError,
+    Outcome,
+    Question,
+    Rate,
+    Rated,
+    Replay,
+    Reward,
+    Rewarded,
+    Said,
+)
 
 CREDIT, REPLAYS = "credit.jsonl", "replays.jsonl"
-KINDS = {"replay": (Replay, Outcome), "consult": (Consult, Said), "rate": (Rate, Rated)}
+KINDS = {"replay": (Replay, Outcome), "consult": (Consult, Said), "rate": (Rate, Rated), "reward": (Reward, Rewarded)}
 
 Findings = Mapping[Question, Finding]  # all that was asked about one group, by whatever method
 

@@ -150,7 +150,7 @@ def _groups(tasks: Sequence, traces: Sequence, case: faults.Case, verifier: Mapp
     verify = _verifying(verifier)
 
     def judge(task, trace) -> Graded:
-        return reward_app.judge(task, trace, team.DUTIES, verify)
+        return reward_app.judge(task, trace, team.DUTIES, lambda *text: verify([text])[0])
 
     return [
         Group(task, tuple(judge(task, t) for t in traces if t.task == task.id), team.ROLES, team.DUTIES)
@@ -164,8 +164,7 @@ def _struck(graded: Graded, engine: scripted.Scripted) -> dict[int, str]:
 
 
 def _verifying(verifier: Mapping[str, Any]):
-    module, tuned = leaf.find("reward", verifier["name"]), leaf.options("reward", dict(verifier))
-    return lambda task, text: module.verify(task, text, tuned)
+    return reward_app.verifying({}, {"verifier": dict(verifier)})
 
 
 def _driven(

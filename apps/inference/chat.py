@@ -5,6 +5,8 @@ What was sampled never comes this way: it is kept as ids. `tokenizer` is one of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from apps.records import MeritError
@@ -31,3 +33,10 @@ def closed(tokenizer, text: str) -> np.ndarray:
     if tokenizer.eos_token_id is None:
         raise MeritError("the model's tokenizer names no end token, so no text is a whole completion to it")
     return np.append(encoded(tokenizer, text), np.int32(tokenizer.eos_token_id))
+
+
+def joined(tokenizer, pieces: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Pieces of text as one whole completion: its ids, and the place of each piece's last token (that of an empty one is
+    the place before it). Each piece is encoded by itself, so that a beginning has the same ids whatever follows."""
+    ids = [encoded(tokenizer, piece) for piece in pieces[:-1]] + [closed(tokenizer, pieces[-1])]
+    return np.concatenate(ids), np.cumsum([len(part) for part in ids]) - 1

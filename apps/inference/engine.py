@@ -49,8 +49,17 @@ class Engine(Protocol):
     def completion(self, text: str) -> np.ndarray:
         """A text as a whole completion: its ids, int32 (C,), closed by the end token."""
 
+    def encode(self, text: str) -> np.ndarray:
+        """Token ids int32 of a text that holds its special tokens already."""
+
+    def joined(self, pieces: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Pieces of a text as one whole completion: its ids, int32 (C,), and the place of each piece's last token."""
+
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """One completion a request, in order. The same seed draws the same numbers whatever the batch."""
 
     def score(self, policy: Policy, sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
         """Log-probabilities (nats, at temperature 1) of each sequence's completion ids after its prompt ids."""
+
+    def reward(self, policy: Policy, sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+        """What the policy's scalar head says after each of a sequence's completion ids, float32 (C,)."""

@@ -53,3 +53,12 @@ class Models:
 
     def score(self, policy: Policy, sequences: Sequence[Pair]) -> list[np.ndarray]:
         return self.engine(policy.model).score(policy, sequences)
+
+    def encode(self, text: str) -> np.ndarray:
+        return self.engine("").encode(text)
+
+    def joined(self, pieces: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        return self.engine("").joined(pieces)
+
+    def reward(self, policy: Policy, sequences: Sequence[Pair]) -> list[np.ndarray]:
+        return self.engine(policy.model).reward(policy, sequences)

@@ -26,17 +26,26 @@ def step_labels(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mappin
     from transformers import AutoTokenizer
 
     reading, chosen = leaf.options("credit", options["credit"]), labels.Options(**options["labels"])
-    found = [step for group, known in _groups(inputs, "replay", options) for step in _steps(group, known, options)]
-    taught = labels.taught(found, chosen, reading)
     tokenizer = AutoTokenizer.from_pretrained(options["model"], local_files_only=True)
-    rows = labels.rows_of(
-        taught,
-        lambda text: chat.encoded(tokenizer, chat.rendered(tokenizer, "", text)),
-        lambda text: chat.closed(tokenizer, text),
-    )
+
+    def prompt(text: str) -> np.ndarray:
+        return chat.encoded(tokenizer, chat.rendered(tokenizer, "", text))
+
+    groups = list(_groups(inputs, "replay", options))
+    measured = [(group, _measured(group, known, options)) for group, known in groups]
+    if reading.by == "head":
+        played = [play for given in measured for play in labels.plays(*given, reading)]
+        rows = labels.rows_of_plays(played, chosen, prompt, lambda pieces: chat.joined(tokenizer, pieces))
+        steps, good = sum(len(p.shares) for p in played), [s > chosen.theta for p in played for s in p.shares]
+    else:
+        found = [step for given in measured for step in labels.steps(*given, reading)]
+        taught = labels.taught(found, chosen, reading)
+        rows = labels.rows_of(taught, prompt, lambda text: chat.closed(tokenizer, text))
+        steps, good = len(found), [label == reading.good for _, label in taught]
+    if options.get("shuffle") is not None:
+        rows = labels.shuffled(rows, options["shuffle"])
     rows.save(out / f"{AGENT}.npz")
-    good = sum(label == reading.good for _, label in taught)
-    return {"steps": len(found), "rows": len(rows), "good": good / max(1, len(taught))}
+    return {"steps": steps, "rows": len(rows), "good": sum(good) / max(1, len(good))}
 
 
 def appraise(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,6 +67,11 @@ def appraise(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[s
     summary["table"] = table(summary)
     (out / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
     return {"steps": len(tasks), "auc": summary["rated"]["continuations"]["auc"]["value"]}
+
+
+def by_word(section: Mapping[str, Any]) -> dict[str, Any]:
+    """How the untrained model is asked, which has no scalar head."""
+    return {**section, "by": "word"}
 
 
 def table(summary: Mapping[str, Any]) -> str:
@@ -91,13 +105,10 @@ def _measured(group: Group, known: Findings, options: Mapping[str, Any]) -> list
     return [measured[i] for i in range(len(group.graded))]
 
 
-def _steps(group: Group, known: Findings, options: Mapping[str, Any]) -> list[labels.Step]:
-    return labels.steps(group, _measured(group, known, options), leaf.options("credit", options["credit"]))
-
-
 def _scored(inputs: Mapping[str, Sequence[Path]], name: str, options: Mapping[str, Any]) -> np.ndarray:
     """The score of every step of every trace, the bare questions left out."""
-    reading = leaf.options("credit", options["credit"])
+    section = options["credit"] if name == "rated" else by_word(options["credit"])
+    reading = leaf.options("credit", section)
     found = [
         scored[1:]
         for group, known in _groups(inputs, name, options)

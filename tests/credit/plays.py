@@ -17,6 +17,8 @@ from apps.records import (
     Question,
     Rated,
     Replay,
+    Reward,
+    Rewarded,
     Said,
     Sampling,
     Task,
@@ -74,6 +76,8 @@ def found(question: Question, score: Callable[[Replay], float]) -> Finding:
     number = zlib.crc32(repr(question).encode())
     if isinstance(question, Consult):
         return Said(("VERDICT: CORRECT", "VERDICT: INCORRECT", "I cannot tell.")[number % 3], 3)
+    if isinstance(question, Reward):
+        return Rewarded((tuple(float(number % (5 + i)) for i in range(len(question.pieces))),), 9)
     return Rated(tuple(-float(number % (7 + i)) for i in range(len(question.texts))), 9)
 
 

@@ -12,7 +12,7 @@ import pytest
 from apps.credit import app, results, shapley
 from apps.inference import app as inference_app
 from apps.inference.driver import Start, perform
-from apps.records import Consult, Credit, MeritError, Outcome, Rate, Rated, Replay, Said
+from apps.records import Consult, Credit, MeritError, Outcome, Rate, Rated, Replay, Reward, Rewarded, Said
 from apps.reward import exact_number
 from tests import models
 from tests.credit import shard
@@ -46,7 +46,7 @@ def live(played):
             except StopIteration as end:
                 credit += end.value
                 break
-            verify = lambda task, text: exact_number.verify(task, text, exact_number.Options())  # noqa: E731
+            verify = lambda texts: [exact_number.verify(*text, exact_number.Options()) for text in texts]  # noqa: E731
             sent = app.outcomes_of([(group, r) for r in wanted], speaking, verify)
     return credit
 
@@ -165,6 +165,7 @@ def test_records_survive_the_disk(tmp_path):
         replay: Outcome(0.5, "7", 2, 9, (("critic.0", "base"),), "said"),
         Consult("who?", (("draft", "7"),), 1): Said("the critic", 3),
         Rate("how good?", ("+", "-")): Rated((-0.1, -2.5), 12),
+        Reward("<|user|>how good?", ("a step,", "another"), rendered=True): Rewarded(((0.5, -1.0), (0.25, 2.0)), 12),
     }
     results.write_replays(tmp_path, {"t": found, "u": {}})
     assert results.read_replays(tmp_path) == {"t": found, "u": {}}
@@ -187,7 +188,7 @@ def test_a_fresh_turn_alone_is_sampled_anew(played):
     inputs, _ = played
     group = app.read_groups(inputs, OPTIONS)[0]
     speaking = inference_app.voice(inputs["policies"][0], OPTIONS)
-    verify = lambda task, text: exact_number.verify(task, text, exact_number.Options())  # noqa: E731
+    verify = lambda texts: [exact_number.verify(*text, exact_number.Options()) for text in texts]  # noqa: E731
     wanted = [(group, Replay(0, keep=1, fresh="next", repeat=r)) for r in range(20)]
     came = app.outcomes_of(wanted, speaking, verify)
     said = {o.text for o in came}
@@ -216,7 +217,7 @@ def test_cached_words_are_those_of_another_play_and_what_stood_in_is_recorded(pl
     inputs, _ = played
     group = app.read_groups(inputs, OPTIONS)[0]
     speaking = inference_app.voice(inputs["policies"][0], OPTIONS)
-    verify = lambda task, text: exact_number.verify(task, text, exact_number.Options())  # noqa: E731
+    verify = lambda texts: [exact_number.verify(*text, exact_number.Options()) for text in texts]  # noqa: E731
     wanted = [(group, Replay(0, (("solver", "cached"),), repeat=r)) for r in range(3)]
     for r, ((_, replay), outcome) in enumerate(zip(wanted, app.outcomes_of(wanted, speaking, verify), strict=True)):
         (start,) = [app.start_of(group, replay)]
@@ -231,6 +232,6 @@ def test_one_turn_can_be_absent_by_its_path(played):
     inputs, _ = played
     group = app.read_groups(inputs, OPTIONS)[0]
     speaking = inference_app.voice(inputs["policies"][0], OPTIONS)
-    verify = lambda task, text: exact_number.verify(task, text, exact_number.Options())  # noqa: E731
+    verify = lambda texts: [exact_number.verify(*text, exact_number.Options()) for text in texts]  # noqa: E731
     (outcome,) = app.outcomes_of([(group, Replay(0, (("critic.0", "null"),)))], speaking, verify)
     assert outcome.stand_ins == (("critic.0", "null"),)

@@ -82,6 +82,7 @@ def named(method, options, agent, rate, clean_base=True, tasks=10, samples=4):
         "solve_critique_revise", {}, topology.PROMPTS, {r: Policy(r, "own") for r in topology.ROLES}, Sampling()
     )
     speaking, verify = Voice(team, engine, "s"), lambda t, x: exact_number.verify(t, x, exact_number.Options())
+    verify_all = lambda texts: [verify(*text) for text in texts]  # noqa: E731
     module = leaf.find("credit", method)
     hits, least = [], []
     for task in models.tasks(tasks):
@@ -91,7 +92,7 @@ def named(method, options, agent, rate, clean_base=True, tasks=10, samples=4):
         group, found = Group(task, graded, topology.ROLES, topology.DUTIES), {}
 
         def find_out(asked, group=group, found=found):
-            came = app.outcomes_of([(group, replay) for _, replay in asked], speaking, verify)
+            came = app.outcomes_of([(group, replay) for _, replay in asked], speaking, verify_all)
             found.update(zip([replay for _, replay in asked], came, strict=True))
 
         app.investigate([module.assign(group, module.Options(**options))], [found], find_out)

@@ -14,13 +14,16 @@ from apps import leaf
 from apps.training.batch import Batch
 from apps.training.objectives import dpo, grpo, sft
 
-OTHERWISE = {"scores", "values", "teacher"}  # what those read that do not work on log-probabilities: tests of their own
+OTHERWISE = {"teacher"}  # what those read that need a second model: tests of their own
 OBJECTIVES = [
     name for name in leaf.names("training/objectives") if not OTHERWISE & leaf.find("training/objectives", name).NEEDS
 ]
 HELD_FIXED = {"cispo"}  # a factor of its loss carries no gradient by definition, see test_policy_gradient_objectives.py
 SEEDS = st.integers(0, 2**31)
-TENSORS = ("logprobs_BT", "mask_BT", "old_BT", "reference_BT", "advantages_BT", "state_B")
+CARRIED = ("logprobs_BT", "scores_BT", "values_BT", "entropy_BT")  # what may carry a gradient
+GIVEN = ("old_BT", "reference_BT", "advantages_BT", "targets_BT", "old_values_BT")
+TENSORS = (*CARRIED, *GIVEN, "mask_BT", "state_B")
+NEEDED = {"scores", "values", "entropy", *(name.removesuffix("_BT") for name in GIVEN)}  # besides log-probabilities
 
 
 def random_batch(seed, rows=6, length=5, empty_row=False):
@@ -32,10 +35,20 @@ def random_batch(seed, rows=6, length=5, empty_row=False):
     if empty_row:
         mask[0] = 0
     advantages = torch.randn((rows, 1), generator=generator, dtype=torch.float64).expand(rows, length).clone()
-    tensors[0].requires_grad_(True)
     counts = (float(mask.sum()), rows, rows / 2)
     ranked = {"states": rows / 2, "state_B": torch.arange(rows) // 2, "mismatch": 0.3}
-    return Batch(tensors[0], mask, *counts, tensors[1], tensors[2], advantages, **ranked)
+    scalar = {
+        name: torch.randn((rows, length), generator=generator, dtype=torch.float64)
+        for name in ("scores_BT", "values_BT", "old_values_BT")
+    }
+    given = {
+        name: torch.rand((rows, length), generator=generator, dtype=torch.float64)
+        for name in ("entropy_BT", "targets_BT")
+    }
+    batch = Batch(tensors[0], mask, *counts, tensors[1], tensors[2], advantages, **ranked, **scalar, **given)
+    for name in CARRIED:
+        getattr(batch, name).requires_grad_(True)
+    return batch
 
 
 def rows_of(batch, chosen):
@@ -88,7 +101,10 @@ def run(name, batch, **options):
 
 
 def gradient(batch, value):
-    return torch.autograd.grad(value, batch.logprobs_BT, retain_graph=True)[0]
+    """Of everything that may carry one: (B, T, 4), 0 where the objective does not read it."""
+    carried = [tensor for name in CARRIED if (tensor := getattr(batch, name)) is not None]
+    found = torch.autograd.grad(value, carried, retain_graph=True, allow_unused=True)
+    return torch.stack([torch.zeros_like(x) if g is None else g for x, g in zip(carried, found, strict=True)], dim=-1)
 
 
 @pytest.mark.parametrize("name", SCALAR)
@@ -112,7 +128,11 @@ def test_grpo_with_different_bounds_equals_the_scalar_formula():
 @pytest.mark.parametrize("seed", range(3))
 def test_gradcheck(name, seed):
     batch = random_batch(seed, rows=4, length=3)
-    assert torch.autograd.gradcheck(lambda x: run(name, replace(batch, logprobs_BT=x))[0], (batch.logprobs_BT,))
+    needs = leaf.find("training/objectives", name).NEEDS
+    head = needs & {"scores", "values"}  # such an objective reads no log-probabilities
+    read = [n for n in CARRIED if n.removesuffix("_BT") in needs | (set() if head else {"logprobs"})]
+    tensors = tuple(getattr(batch, n) for n in read)
+    assert torch.autograd.gradcheck(lambda *x: run(name, replace(batch, **dict(zip(read, x, strict=True))))[0], tensors)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -155,7 +175,8 @@ def test_what_lies_under_the_mask_changes_nothing(name, rubbish):
         if field not in ("mask_BT", "state_B")
     }
     dirty = replace(batch, **hidden)
-    dirty.logprobs_BT.requires_grad_(True)
+    for field in CARRIED:
+        getattr(dirty, field).requires_grad_(True)
     dirty_value, dirty_metrics = run(name, dirty)
     assert dirty_value.item() == value.item() and dirty_metrics == metrics
     assert torch.equal(gradient(dirty, dirty_value), gradient(batch, value))
@@ -166,8 +187,8 @@ def test_what_lies_under_the_mask_changes_nothing(name, rubbish):
 def test_needs_names_what_is_read(name):
     """An objective works with what it says it needs and nothing more."""
     module = leaf.find("training/objectives", name)
-    assert module.NEEDS.issubset({"old", "reference", "advantages", "pairs", "states", "mismatch"})
-    absent = {f"{need}_BT": None for need in {"old", "reference", "advantages"} - module.NEEDS}
+    assert module.NEEDS.issubset({*NEEDED, "pairs", "states", "mismatch", "teacher"})
+    absent = {f"{need}_BT": None for need in NEEDED - module.NEEDS}
     if "pairs" not in module.NEEDS:
         absent["pairs"] = 0.0
     if "states" not in module.NEEDS:

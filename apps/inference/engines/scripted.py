@@ -127,8 +127,20 @@ class Scripted:
     def completion(self, text: str) -> np.ndarray:
         return np.frombuffer(text.encode() + b"\0", np.uint8).astype(np.int32)
 
+    def encode(self, text: str) -> np.ndarray:
+        return self.render("", text)[1]
+
+    def joined(self, pieces: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        ids = self.completion("".join(pieces))
+        return ids, np.cumsum([len(piece.encode()) for piece in pieces[:-1]] + [len(pieces[-1].encode()) + 1]) - 1
+
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         return [self._speak(request) for request in requests]
+
+    def reward(self, policy: Policy, sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+        raise MeritError(
+            "scripted agents are no reward model; give the model under it too (credit.model, verifier.model)"
+        )
 
     def score(self, policy: Policy, sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
         return [np.zeros(len(completion), np.float32) for _, completion in sequences]

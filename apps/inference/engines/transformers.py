@@ -6,7 +6,7 @@ finished rows leave the batch. Weights are read from safetensors only; nothing i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,12 +14,13 @@ import numpy as np
 from pydantic import Field
 
 from apps import records
-from apps.inference import chat, four_bit, sampler
+from apps.inference import chat, four_bit, sampler, scalar_head
 from apps.inference.engine import Completion, Request
 from apps.inference.lora import Adapters
 from apps.records import MeritError, Policy, Sampling
 
 RENDERED = 20_000  # prompts kept
+Pair = tuple[np.ndarray, np.ndarray]  # ids of a prompt, of a completion
 
 
 class Options(records.Options):
@@ -55,10 +56,11 @@ class Transformers:
     def __init__(self, model: str, options: Options, device: str) -> None:
         import torch
 
-        self.options, self.device, self.torch = options, device, torch
+        self.options, self.device, self.torch, self.folder = options, device, torch, model
         self.dtype = "bfloat16" if options.quantise else options.dtype  # 4-bit kernels round as coarsely
         self.tokenizer, self.model = open_model(model, options, device)
         self.adapters = Adapters(self.model, options.adapters, options.merge_gib)
+        self._heads: dict[str, tuple] = {}  # scalar heads, by folder
         self._rendered: dict[tuple[str, str], tuple[str, np.ndarray]] = {}
         self.ends = _end_ids(self.model, self.tokenizer)
         self.context = getattr(self.model.config, "max_position_embeddings", None) or float("inf")  # tokens
@@ -83,6 +85,9 @@ class Transformers:
     def completion(self, text: str) -> np.ndarray:
         return chat.closed(self.tokenizer, text)
 
+    def joined(self, pieces: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        return chat.joined(self.tokenizer, pieces)
+
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         for request in requests:
             if len(request.prompt_ids) >= self.context:
@@ -97,17 +102,37 @@ class Transformers:
                     completions[i] = completion
         return completions
 
-    def score(self, policy: Policy, sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+    def score(self, policy: Policy, sequences: Sequence[Pair]) -> list[np.ndarray]:
+        return self._by_length(sequences, lambda part: self._score(policy, part))
+
+    def reward(self, policy: Policy, sequences: Sequence[Pair]) -> list[np.ndarray]:
+        folder = policy.adapter or self.folder
+        if folder not in self._heads:
+            self._heads[folder] = scalar_head.read(
+                Path(folder), self.model.config.get_text_config().hidden_size, self.device
+            )
+        return self._by_length(sequences, lambda part: self._reward(policy, self._heads[folder], part))
+
+    def _by_length(self, sequences: Sequence[Pair], read: Callable[[list[Pair]], Iterator[np.ndarray]]):
+        """`read` on parts of the sequences, those of like length together; its results in their order."""
         scores: list[np.ndarray] = [np.zeros(0, np.float32)] * len(sequences)
         order = sorted(range(len(sequences)), key=lambda i: sum(map(len, sequences[i])))
         with self.torch.inference_mode():
             for start in range(0, len(order), self.options.rows):
                 part = order[start : start + self.options.rows]
-                for i, row in zip(part, self._score(policy, [sequences[i] for i in part]), strict=True):
+                for i, row in zip(part, read([sequences[i] for i in part]), strict=True):
                     scores[i] = row
         return scores
 
-    def _score(self, policy: Policy, sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
+    def _reward(self, policy: Policy, head, sequences: Sequence[Pair]) -> Iterator[np.ndarray]:
+        self._use([policy] * len(sequences))
+        ids, mask = self._pad([np.concatenate(pair) for pair in sequences])
+        read = self.model.base_model(ids, attention_mask=mask, position_ids=_positions(mask), use_cache=False)
+        scores = scalar_head.apply(read.last_hidden_state, head).cpu().numpy()
+        for row, (_, completion) in zip(scores, sequences, strict=True):
+            yield row[len(row) - len(completion) :]
+
+    def _score(self, policy: Policy, sequences: Sequence[Pair]) -> Iterator[np.ndarray]:
         """Logits are made at the completions alone: those of the prompts would fill the memory."""
         self._use([policy] * len(sequences))
         ids, mask = self._pad([np.concatenate(pair) for pair in sequences])

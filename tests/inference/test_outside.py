@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from apps.credit import app, outside, results
+from apps.credit import app, judge, results
 from apps.inference import app as inference_app
-from apps.records import Consult, MeritError, Policy, Rate, Sampling
+from apps.inference import outside
+from apps.records import Consult, MeritError, Policy, Rate, Reward, Sampling
 from tests import models
 from tests.credit import shard
 
@@ -85,11 +86,11 @@ def test_a_judge_speaks_by_the_key_of_its_question(engine, adapter):
 
 def test_who_is_asked(model, adapter, tmp_path):
     places = {"places": {"digest": adapter.adapter}}
-    assert outside.speaker({"adapter": "digest"}, {}, places).digest == adapter.digest
-    assert outside.speaker({}, {}, places) == Policy("judge")
-    given = {"reward_model": [tmp_path]}
+    (found,) = outside.speakers({"adapter": "digest"}, (), places)
+    assert found.digest == adapter.digest
+    assert outside.speakers({}, (), places) == [Policy("judge")]
     with pytest.raises(MeritError, match="no adapter in PEFT format"):
-        outside.speaker({"adapter": "digest"}, given, places)  # an artifact goes before the setting
+        outside.speakers({"adapter": "digest"}, [tmp_path], places)  # an artifact goes before the setting
     team = {"engine": {"name": "scripted"}, "model": "", "places": {"m": str(model)}}
     assert outside.home({"name": "judge"}, team) is team
     assert outside.home({"model": "m"}, team) == {**team, "engine": {"name": "transformers"}, "model": str(model)}
@@ -98,9 +99,76 @@ def test_who_is_asked(model, adapter, tmp_path):
 def test_answers_come_in_the_order_of_the_questions(engine, adapter):
     task = models.tasks(1)[0]
     asked = [(task, Rate("a", LABELS)), (task, Consult("Check: 1")), (task, Rate("ANSWER: 1", LABELS))]
-    found = outside.answers(asked, engine, adapter, JUDGE, "s")
+    found = outside.answers(asked, engine, [adapter], judge.Options(repeats=2, max_new_tokens=8), "s")
     assert found[0::2] == outside.ratings([asked[0][1], asked[2][1]], engine, adapter)
     assert found[1].sampled_tokens <= 8  # the method's own length
+
+
+@pytest.fixture(scope="module")
+def ensemble(model, tmp_path_factory):
+    """A folder with two reward models."""
+    folder = tmp_path_factory.mktemp("ensemble")
+    return folder, [models.make_reward_model(model, folder / str(seed), seed) for seed in (1, 2)]
+
+
+def test_a_reward_is_what_the_head_says_of_the_last_state(engine, model, ensemble):
+    """Against PEFT and the plain model, piece by piece."""
+    import torch
+    from peft import PeftModel
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    own = AutoTokenizer.from_pretrained(model)
+    bare = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    who = ensemble[1][0]
+    speaks, head = (
+        PeftModel.from_pretrained(bare, who.adapter).eval(),
+        load_file(f"{who.adapter}/scalar_head.safetensors"),
+    )
+    rendered = Reward("<|user|>Solve: 1<|end|><|assistant|>", ("ANSWER: 41", "CORRECT"), rendered=True)
+    asked = [rendered, Reward("Solve: 1", ("ANSWER: 41", "CORRECT")), Reward("Check: 1 2 3", ("ANSWER: 4",))]
+    found = outside.rewards(asked, engine, [who])
+    assert found[0] == found[1]
+    for question, came in zip(asked[1:], found[1:], strict=True):
+        ids = own(f"<|user|>{question.prompt}<|end|><|assistant|>")["input_ids"]
+        places = []
+        for number, piece in enumerate(question.pieces, 1):
+            ids = [*ids, *own(piece)["input_ids"], *([own.eos_token_id] if number == len(question.pieces) else [])]
+            places.append(len(ids) - 1)
+        with torch.no_grad():
+            states = speaks(torch.tensor([ids]), output_hidden_states=True).hidden_states[-1][0]
+        expected = [float(states[place] @ head["weight"][0] + head["bias"][0]) for place in places]
+        assert came.rewards[0] == pytest.approx(expected, abs=1e-3) and came.read_tokens == len(ids)
+
+
+def test_members_of_an_ensemble_are_asked_one_by_one(engine, ensemble):
+    folder, members = ensemble
+    found = outside.speakers({"adapter": str(folder)}, (), {})
+    assert [who.digest for who in found] == [who.digest for who in members]
+    asked = [Reward("Solve: 1", (f"ANSWER: {n}",)) for n in (1, 20, 3)]
+    together = outside.rewards(asked, engine, members)
+    for place, who in enumerate(members):
+        alone = outside.rewards(asked, engine, [who])
+        assert [r.rewards[place] for r in together] == [pytest.approx(r.rewards[0], abs=1e-4) for r in alone]
+    assert together[0].rewards[0] != together[0].rewards[1]
+    with pytest.raises(MeritError, match="an ensemble of 2 reward models is read by scalar heads"):
+        outside.answers([(models.tasks(1)[0], Rate("a", LABELS))], engine, members, judge.Options(), "s")
+
+
+def test_what_is_no_reward_model_is_told(engine, adapter, ensemble, model, tmp_path):
+    import shutil
+
+    import torch
+    from safetensors.torch import save_file
+
+    with pytest.raises(MeritError, match="there is no scalar_head.safetensors in it"):
+        outside.rewards([Reward("a", ("b",))], engine, [adapter])
+    shutil.copytree(ensemble[1][0].adapter, tmp_path / "wide")
+    save_file({"weight": torch.zeros(1, 7), "bias": torch.zeros(1)}, tmp_path / "wide" / "scalar_head.safetensors")
+    with pytest.raises(MeritError, match="width 7 on a model of width 32"):
+        outside.rewards([Reward("a", ("b",))], engine, outside.speakers({"adapter": str(tmp_path / "wide")}, (), {}))
+    with pytest.raises(MeritError, match="first step is empty"):
+        outside.rewards([Reward("a", ("", "b"))], engine, ensemble[1])
 
 
 def test_a_judge_with_known_rates_is_found_out(played):
