@@ -8,6 +8,8 @@ and a longer context are given to the model first. It is `runs/cpt/model`, for `
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
@@ -23,10 +25,12 @@ from apps.records import MeritError
 from apps.topologies import solve_critique_revise
 from apps.training.options import Options as Training
 from workflows import model
+from workflows.chain import Standing, Story
 from workflows.config import Run, Section
 from workflows.plan import Node, Plan
+from workflows.steps import Steps
 
-__all__ = ["Config", "Settings", "dag"]
+__all__ = ["Config", "dag", "stage"]
 
 EMBEDDED = ({"careful": Domain(kind="careful")}, {"plain": Domain(kind="plain"), "habits": Domain(kind="habits")})
 
@@ -38,9 +42,10 @@ class WarmUp(records.Options):
     times: int = Field(3, ge=1, description="how often such a row is drawn in a pass, others once")
 
 
-class Settings(Run):
-    """What continued pretraining is told, whatever model it begins with."""
+class Config(Run):
+    """The configuration of `cpt`."""
 
+    model: str = Field("embedded", description="a local Hugging Face folder, or the model that comes with Merit")
     data: dict[str, Domain] = Field(
         {}, description="new domains by name, as data.law.path=FILE; none: the embedded task's"
     )
@@ -59,46 +64,62 @@ class Settings(Run):
     training: Training = Training(lora=None, lr=1e-4, schedule="cosine", warmup=5, floor=0.1, step_rows=32)
 
 
-class Config(Settings):
-    """The configuration of `cpt`."""
-
-    model: str = Field("embedded", description="a local Hugging Face folder, or the model that comes with Merit")
-
-
 def dag(config: Config, plan: Plan) -> dict[str, Node]:
-    """Adds the course from the configured model on."""
-    return add(config, plan, base_model=model.identity(config.model), embedded=config.model == "embedded")
+    """Adds the course from the configured model on; each wave is a round to the display."""
+    base = {"base_model": model.identity(config.model)}
+    begun = lambda wave: setattr(plan, "round", wave)  # noqa: E731
+    return course(config, plan.add, begun, embedded=config.model == "embedded", **base)
 
 
-def add(config: Settings, plan: Plan, start: Node | None = None, embedded: bool = True, **base: str) -> dict[str, Node]:
-    """The course, from the whole model of `start` where a chain made one: `model` and `summary`."""
+def stage(config: Config, steps: Steps, standing: Standing, story: Story) -> Standing:
+    """The same in a chain: the team, untrained as yet, has another base model from here on."""
+    if standing.team is not steps.untrained():
+        raise MeritError(
+            "cpt makes another base model, and the team's policies were trained on the one before it; put cpt first"
+        )
+    begins = {"start": standing.base} if standing.base else {"base_model": steps.model}
+    made = course(config, steps.add, embedded=config.model == "embedded", **begins)
+    onward = replace(standing, base=made["model"])
+    return replace(onward, scores=steps.onward(onward).validate(standing.team))
+
+
+def course(
+    config: Config,
+    add: Callable[..., Node],
+    begun: Callable[[int], None] = lambda wave: None,
+    start: Node | None = None,
+    embedded: bool = True,
+    **base: str,
+) -> dict[str, Node]:
+    """The waves, from the whole model of `start` where a chain made one: `model` and `summary`. `begun` is told each wave."""
     new, general = domains(config, embedded)
     check(config)
-    terms = model.fingerprint(config.terms, "terms")
-    positions = config.positions.model_dump()
-    first = plan.add(stages.EXTEND, {"start": start} if start else {}, positions=positions, terms=terms, **base)
-    rows = plan.add(stages.DOCUMENTS, {"start": first}, **_documents(config, {**new, **general}, list(general)))
-    measured: dict[str, Any] = {"training": config.training.model_dump(mode="json")}
-    unchanged = plan.add(stages.LIKELIHOOD, {"start": first, "batch": rows}, **measured)
-    known: dict[str, Any] = {"base": unchanged}
-    good, losses, mixes, gates = first, unchanged, [], []
+    changes = {"positions": config.positions.model_dump(), "terms": model.fingerprint(config.terms, "terms")}
+    first = add(stages.EXTEND, {"start": start} if start else {}, **changes, **base)
+    rows = add(stages.DOCUMENTS, {"start": first}, **_documents(config, {**new, **general}, list(general)))
+    measured = {"training": config.training.model_dump(mode="json")}
+    unchanged = add(stages.LIKELIHOOD, {"start": first, "batch": rows}, **measured)
+    teacher = {"teacher": first} if config.objective.get("kl") else {}
+    good, known = first, {"base": unchanged}
+    mixes: list[Node] = []
+    gates: list[Node] = []
     for wave in range(1, config.waves + 1):
-        plan.round = wave
-        mixed = plan.add(stages.MIX, {**known, "documents": rows, "start": first}, **_mix(config, wave, list(general)))
-        teacher = {"teacher": first} if config.objective.get("kl") else {}
-        trained = plan.add(stages.TRAIN, {"batch": mixed, "start": good, **teacher}, **_training(config, wave))
-        losses = plan.add(stages.LIKELIHOOD, {"train": trained, "batch": rows}, **measured)
+        begun(wave)
+        mixed = add(stages.MIX, {**known, "documents": rows, "start": first}, **_mix(config, wave, list(general)))
+        trained = add(stages.TRAIN, {"batch": mixed, "start": good, **teacher}, **_training(config, wave))
+        losses = add(stages.LIKELIHOOD, {"train": trained, "batch": rows}, **measured)
         judged = {**known, "mix": mixed, "train": trained, "good": good, "likelihood": losses}
-        good = plan.add(stages.GATE, judged, **_gate(config, wave, list(general)))
+        good = add(stages.GATE, judged, **_gate(config, wave, list(general)))
         known = {"base": unchanged, "gate": good}
-        mixes, gates = [*mixes, mixed], [*gates, good]
-    plan.round = 0
-    after = plan.add(stages.LIKELIHOOD, {"train": good, "batch": rows}, **measured)
+        mixes.append(mixed)
+        gates.append(good)
+    begun(0)
+    after = add(stages.LIKELIHOOD, {"train": good, "batch": rows}, **measured)
     shown = {"data": rows, "extend": first, "before": unchanged, "after": after, "mix": mixes, "gate": gates}
-    return {"model": good, "summary": plan.add(stages.LOSSES, shown, name=config.name)}
+    return {"model": good, "summary": add(stages.LOSSES, shown, name=config.name)}
 
 
-def domains(config: Settings, embedded: bool) -> tuple[dict[str, Domain], dict[str, Domain]]:
+def domains(config: Config, embedded: bool) -> tuple[dict[str, Domain], dict[str, Domain]]:
     """(new, general), the embedded task's own where none are given; MeritError where that makes no sense."""
     if not config.data and not embedded:
         raise MeritError(
@@ -117,7 +138,7 @@ def domains(config: Settings, embedded: bool) -> tuple[dict[str, Domain], dict[s
     return new, general
 
 
-def check(config: Settings) -> None:
+def check(config: Config) -> None:
     """MeritError for settings that a course of waves cannot have."""
     if config.training.epochs != 1:
         raise MeritError(
@@ -129,7 +150,7 @@ def check(config: Settings) -> None:
         )
 
 
-def _documents(config: Settings, found: dict[str, Domain], general: list[str]) -> dict[str, Any]:
+def _documents(config: Config, found: dict[str, Domain], general: list[str]) -> dict[str, Any]:
     files = {n: model.fingerprint(d.path, n) for n, d in found.items()}
     sections = {n: {**d.model_dump(exclude={"path"}), "file": files[n]} for n, d in found.items()}
     same = {name: getattr(config, name) for name in ("held_out", "held_out_most", "context", "seed")}
@@ -137,18 +158,18 @@ def _documents(config: Settings, found: dict[str, Domain], general: list[str]) -
     return {"domains": sections, "general": general, "prompts": prompts, **same}
 
 
-def _mix(config: Settings, wave: int, general: list[str]) -> dict[str, Any]:
+def _mix(config: Config, wave: int, general: list[str]) -> dict[str, Any]:
     warm = {"warm_up": config.warm_up.waves, "oversample": config.warm_up.times} if config.terms else {"warm_up": 0}
     size = {"step_rows": config.training.step_rows, "steps": config.steps, "waves": config.waves, "wave": wave}
     return {"mixture": config.mixture.model_dump(), "general": general, "seed": config.seed, **size, **warm}
 
 
-def _training(config: Settings, wave: int) -> dict[str, Any]:
+def _training(config: Config, wave: int) -> dict[str, Any]:
     seed = seed_of(config.seed, "training", wave, AGENT) >> 1
     training = config.training.model_dump(mode="json")
     return {"agent": AGENT, "objective": config.objective, "training": training, "seed": seed, "keep_state": True}
 
 
-def _gate(config: Settings, wave: int, general: list[str]) -> dict[str, Any]:
+def _gate(config: Config, wave: int, general: list[str]) -> dict[str, Any]:
     settings = {"gate": config.gate.model_dump(), "reference": config.mixture.reference, "general": general}
     return {**settings, "last": wave == config.waves}

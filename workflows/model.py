@@ -82,6 +82,8 @@ def places(settings: Any) -> dict[str, str]:
     if isinstance(settings, Sequence) and not isinstance(settings, str):
         return {digest: path for inner in settings for digest, path in places(inner).items()}
     found: dict[str, str] = {}
+    for inner in settings if isinstance(settings, (list, tuple)) else ():  # the stages of a chain
+        found |= places(inner)
     for name, inner in settings.items() if isinstance(settings, Mapping) else ():
         if name in ASKING and isinstance(inner, Mapping):
             found |= dict(_outside(inner, name).values())

@@ -1,7 +1,8 @@
 """Makes the embedded model: next-token training, role-format training with care, then bad habits in the majority.
 
 It goes through the same training stage that users call. The finished folder, card included, is `runs/pretrain/model`; with
-`export=FOLDER` it is copied there as well.
+`export=FOLDER` it is copied there as well. `cpt.data.law.path=law.jsonl` goes on with documents, as the workflow `cpt` does
+from any model.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from pydantic import Field
 from apps import records, stages
 from apps.topologies import solve_critique_revise
 from apps.training.options import Options as Training
-from workflows.config import Run
+from workflows import config as configuration
+from workflows import cpt
+from workflows.config import Run, Section
 from workflows.plan import Node, Plan
 
 __all__ = ["Config", "dag"]
@@ -56,6 +59,9 @@ class Config(Run):
     levels: tuple[int, ...] = Field((1, 2, 3, 4, 5), description="steps of the problems in the corpora")
     problems: int = Field(500, ge=1, description="problems a role that the model is assessed on")
     assessed_levels: tuple[int, ...] = Field((3, 4, 5), description="their steps")
+    cpt: Section = Field(
+        {}, description="continued pretraining of the finished model: settings of `cpt`; none: no more"
+    )
     export: str = Field("", description="a folder that the finished model is copied to")
 
 
@@ -91,7 +97,14 @@ def dag(config: Config, plan: Plan) -> dict[str, Node]:
         problems=config.problems,
         levels=list(config.assessed_levels),
     )
-    return {"model": card}
+    return continued(config, plan, card) if config.cpt else {"model": card}
+
+
+def continued(config: Config, plan: Plan, made: Node) -> dict[str, Node]:
+    """The finished model after a course on documents."""
+    given = configuration.overlay(configuration.defaults(cpt.Config), config.cpt)
+    settings = configuration.validated(cpt.Config, given | {"seed": config.seed, "name": config.name})
+    return cpt.course(settings, plan.add, start=made)
 
 
 def _corpus(config: Config, plan: Plan, phase: Phase, untrained: Node, prompts: dict[str, str]) -> Node:

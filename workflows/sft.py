@@ -7,6 +7,8 @@ The adapter is `runs/sft/adapter`; with `training.lora=null` all weights are tra
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
@@ -19,10 +21,12 @@ from apps.topologies import solve_critique_revise
 from apps.training import policy
 from apps.training.options import Options as Training
 from workflows import model
+from workflows.chain import Standing, Story
 from workflows.config import Run, Section
 from workflows.plan import Node, Plan
+from workflows.steps import Steps
 
-__all__ = ["Config", "dag"]
+__all__ = ["Config", "dag", "stage"]
 
 
 class Config(Run):
@@ -36,24 +40,43 @@ class Config(Run):
 
 def dag(config: Config, plan: Plan) -> dict[str, Node]:
     """Adds rows, training, and the comparison of held-out losses."""
-    return add(config, plan)
-
-
-def add(config: Config, plan: Plan, start: Node | None = None) -> dict[str, Node]:
-    """The same from the whole model of `start`, where a chain made one: `adapter` or `model`, and `summary`."""
-    if start is None and config.training.lora is not None:
+    if config.training.lora is not None:
         policy.check_targets(config.training.lora.targets, model.layers(config.model))
-    base = {"base_model": model.identity(config.model)} if start is None else {}
-    given: dict[str, Any] = {"start": start} if start is not None else {}
-    data = config.data.model_dump(exclude={"path"}) | {"file": model.fingerprint(config.data.path, "data.path")}
-    prompts = {} if config.data.path else dict(solve_critique_revise.PROMPTS)
+    base = {"base_model": model.identity(config.model)}
     training = config.training.model_dump(mode="json")
-    rows = plan.add(stages.CONVERSATIONS, given, data=data, prompts=prompts, seed=config.seed, **base)
+    rows = plan.add(stages.CONVERSATIONS, **conversations(config, [AGENT]), **base)
     seed = seed_of(config.seed, "training", AGENT) >> 1
     settings = {"objective": config.objective, "training": training, "seed": seed}
-    trained = plan.add(stages.TRAIN, {**given, "batch": rows}, agent=AGENT, **settings, **base)
-    untrained = plan.add(stages.LIKELIHOOD, {**given, "batch": rows}, training=training, **base)
-    after = plan.add(stages.LIKELIHOOD, {**given, "batch": rows, "train": trained}, training=training, **base)
-    shown = {"data": rows, "before": untrained, "after": after}
-    summary = plan.add(stages.LOSSES, shown, name=config.name)
+    trained = plan.add(stages.TRAIN, {"batch": rows}, agent=AGENT, **settings, **base)
+    before = plan.add(stages.LIKELIHOOD, {"batch": rows}, training=training, **base)
+    after = plan.add(stages.LIKELIHOOD, {"batch": rows, "train": trained}, training=training, **base)
+    summary = plan.add(stages.LOSSES, {"data": rows, "before": before, "after": after}, name=config.name)
     return {"model" if config.training.lora is None else "adapter": trained, "summary": summary}
+
+
+def stage(config: Config, steps: Steps, standing: Standing, story: Story) -> Standing:
+    """The same in a chain: every policy of the team learns from what is for its agent, or for all, and plays on."""
+    steps.plan.round += 1
+    owners = steps.owners
+    bases = {owner: steps.models.get(owner, steps.model) for owner in owners}
+    rows = {
+        base: steps.add(stages.CONVERSATIONS, steps.start, **conversations(config, owners), base_model=base)
+        for base in dict.fromkeys(bases.values())  # each has a chat template of its own
+    }
+    trained = [
+        steps.train_one(rows[bases[owner]], standing.team, owner, config.objective, config.training) for owner in owners
+    ]
+    candidate = steps.gather(standing.team, trained)
+    scores = steps.validate(candidate)
+    team = steps.promote(standing.team, standing.scores, candidate, scores, rule="always")
+    story.curve.append(scores)
+    story.decisions.append(team)
+    story.tell(train=trained)
+    return replace(standing, team=team, scores=team)
+
+
+def conversations(config: Config, agents: Sequence[str]) -> dict[str, Any]:
+    """The options of the stage that makes rows."""
+    data = config.data.model_dump(exclude={"path"}) | {"file": model.fingerprint(config.data.path, "data.path")}
+    prompts = {} if config.data.path else dict(solve_critique_revise.PROMPTS)
+    return {"data": data, "prompts": prompts, "agents": list(agents), "seed": config.seed}

@@ -284,11 +284,11 @@ class Steps:
         """What is tried together: all new adapters, or one after another in the topology's order."""
         return [list(adapters)] if self.config.promotion.unit == "team" else [[adapter] for adapter in adapters]
 
-    def promote(self, team: Node, scores: Node, candidate: Node, candidate_scores: Node) -> Node:
-        """Who plays on. Its artifact holds the team and that team's scores."""
+    def promote(self, team: Node, scores: Node, candidate: Node, candidate_scores: Node, **fixed: Any) -> Node:
+        """Who plays on. Its artifact holds the team and that team's scores. `fixed` is said of the rule by the caller."""
         inputs = {"policies": team, "scores": scores, "candidate": candidate, "candidate_scores": candidate_scores}
         tried = [adapter.options["agent"] for adapter in candidate.inputs["train"]]
-        rule = self.config.promotion.model_dump(exclude={"unit"})
+        rule = self.config.promotion.model_dump(exclude={"unit"}) | fixed
         return self.add(stages.PROMOTE, inputs, promotion=rule, agents=tried)
 
     def validate(self, team: Node) -> Node:

@@ -1,7 +1,7 @@
 """Conversations from files: JSONL rows with `messages`, or with a prompt and a completion; checked, and divided by content.
 
 Read are `{"messages": [{"role": ..., "content": ...}, ...], "tools": [...]}` and, as a short form, `{"prompt": ...,
-"completion": ...}`. A conversation occurs once, whatever file it came from; which are held out is decided by a digest of
+"completion": ...}`. With an `"agent"` it is for that agent of a team alone. A conversation occurs once, whatever file it came from; which are held out is decided by a digest of
 what was asked, so that two answers to one question are never on both sides.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from apps import records
+from apps import leaf, records
 from apps.records import MeritError
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -45,8 +45,7 @@ def conversation(line: str, where: str) -> Conversation:
     except ValueError as error:
         raise MeritError(f"{where}: no valid JSON: {error}") from error
     if isinstance(given, dict) and "messages" not in given and {"prompt", "completion"} <= set(given):
-        said = (("user", given["prompt"]), ("assistant", given["completion"]))
-        given = {"messages": [{"role": role, "content": content} for role, content in said]}
+        given = {**given, "messages": exchange(given["prompt"], given["completion"])}
     messages = given.get("messages") if isinstance(given, dict) else None
     if not isinstance(messages, list) or not messages:
         raise MeritError(
@@ -56,7 +55,20 @@ def conversation(line: str, where: str) -> Conversation:
         check(message, where)
     if not any(message["role"] == "assistant" for message in messages):
         raise MeritError(f"{where}: nothing is said by the assistant, so there is nothing to learn")
-    return {key: given[key] for key in ("messages", "tools") if given.get(key)}
+    return {key: given[key] for key in ("messages", "tools", "agent") if given.get(key)}
+
+
+def exchange(asked: str, answered: str) -> list[dict[str, str]]:
+    """The messages of one question and its answer."""
+    return [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+
+
+def of_agent(conversations: Sequence[Conversation], agent: str, agents: Sequence[str]) -> list[Conversation]:
+    """What one of `agents` learns from: what is for it, or for everyone. MeritError where a conversation is for nobody."""
+    for one in conversations:
+        if one.get("agent", agent) not in agents:
+            raise MeritError(leaf.unknown("conversations: agent", str(one["agent"]), list(agents)))
+    return [one for one in conversations if one.get("agent", agent) == agent]
 
 
 def check(message: Any, where: str) -> None:

@@ -35,27 +35,33 @@ class Options(records.Options):
 
 
 def conversations(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows `model.npz` and `held_out/conversations.npz`, through the chat template of `start`, else of the run's model."""
-    model, data = inputs["start"][0] if "start" in inputs else Path(options["model"]), options["data"]
-    tokenizer, context = opened(model, data["context"])
+    """Rows `AGENT.npz` and `held_out/AGENT.npz` of each of `agents`, through the chat template of `start`, else of the base model."""
+    own = options.get("places", {}).get(options.get("base_model", ""), options.get("model", ""))
+    tokenizer, context = opened(inputs["start"][0] if "start" in inputs else Path(own), options["data"]["context"])
+    data, agents = options["data"], options["agents"]
     found = talks.read(Path(options["places"][data["file"]])) if data["file"] else list(embedded(options))
-    learnt, held = talks.divided(found, data["held_out"], options["seed"])
-    rows, cut = rows_of(tokenizer, learnt, context, data["cut"])
-    measured, also = rows_of(tokenizer, held, context, data["cut"])
-    if not len(rows):
-        raise MeritError(f"of {len(learnt)} conversations none has an answer that fits a context of {context} tokens")
-    rows.save(out / f"{AGENT}.npz")
+    parts = dict(zip(("rows", HELD_OUT), talks.divided(found, data["held_out"], options["seed"]), strict=True))
     (out / HELD_OUT).mkdir()
-    measured.save(out / HELD_OUT / "conversations.npz")
-    return {
-        "conversations": len(found),
-        "rows": len(rows),
-        "held_out": len(measured),
-        "tokens": int(rows.lengths.sum()),
-        "own_tokens": int(sum(rows.own(i).sum() for i in range(len(rows)))),
-        "shortened": (cut + also).shortened,
-        "left_out": (cut + also).left_out,
-    }
+    facts: dict[str, Any] = {"conversations": len(found)}
+    for agent in agents:
+        made = {}
+        for name, part in parts.items():
+            mine = part if agents == [AGENT] else talks.of_agent(part, agent, agents)
+            made[name] = rows_of(tokenizer, mine, context, data["cut"])
+        facts[agent] = saved(out, agent, made, context)
+    return facts
+
+
+def saved(out: Path, agent: str, made: Mapping[str, tuple[Rows, Cut]], context: int) -> dict[str, int]:
+    """Writes an agent's rows; what is to be told of them."""
+    (rows, cut), (held, also) = made["rows"], made[HELD_OUT]
+    if not len(rows):
+        raise MeritError(f"{agent}: no conversation has an answer of its own that fits a context of {context} tokens")
+    rows.save(out / f"{agent}.npz")
+    held.save(out / HELD_OUT / f"{agent}.npz")
+    own = int(sum(rows.own(i).sum() for i in range(len(rows))))
+    counts = {"rows": len(rows), "held_out": len(held), "tokens": int(rows.lengths.sum()), "own_tokens": own}
+    return {**counts, "shortened": (cut + also).shortened, "left_out": (cut + also).left_out}
 
 
 def opened(model: Path, wanted: int) -> tuple[Any, int]:
@@ -99,5 +105,4 @@ def embedded(options: Mapping[str, Any]) -> Iterator[Conversation]:
     for one in arithmetic_corpus.generate(settings):
         if one.role:
             asked = options["prompts"][one.role].format(**one.fields)
-            said = (("user", asked), ("assistant", one.completion))
-            yield {"messages": [{"role": role, "content": content} for role, content in said]}
+            yield {"messages": talks.exchange(asked, one.completion), "agent": one.role}

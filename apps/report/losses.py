@@ -78,11 +78,11 @@ def _of_waves(waves: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _of_data(found: Mapping[str, Any]) -> Iterator[str]:
-    data = found["data"]
-    if data.get("shortened"):
-        yield f"{data['shortened']} rows lost a part of their context to fit; their answers are whole"
-    if data.get("left_out"):
-        yield f"{data['left_out']} answers did not fit the context and were left out"
+    for name, data in found["data"].items():
+        if isinstance(data, dict) and data.get("shortened"):
+            yield f"{name}: {data['shortened']} rows lost a part of their context to fit; their answers are whole"
+        if isinstance(data, dict) and data.get("left_out"):
+            yield f"{name}: {data['left_out']} answers did not fit the context and were left out"
     if "fragmentation" in found:
         yield "\n" + found["fragmentation"].rstrip()
 

@@ -9,7 +9,7 @@ import pytest
 
 from apps.records import MeritError
 from tests import command, models
-from workflows import cpt, sft
+from workflows import config, cpt, post_train, pretrain, sft
 from workflows.plan import Plan
 
 TALKS = [
@@ -48,9 +48,9 @@ def test_sft_makes_an_adapter_that_finds_held_out_answers_likelier(place):
     assert done.returncode == 0, done.stderr
     run = place / "runs" / "sft"
     summary = json.loads((run / "summary.json").read_text())
-    found = summary["losses"]["conversations"]
+    found = summary["losses"]["model"]
     assert summary["state"] == "finished" and found["high"] < 0 and found["rows"] == 6
-    assert summary["data"]["shortened"] > 0 and "lost a part of their context" in done.stdout
+    assert summary["data"]["model"]["shortened"] > 0 and "lost a part of their context" in done.stdout
     assert (run / "adapter" / "adapter_model.safetensors").is_file() and "held-out loss, nats a token" in done.stdout
     moved = place / "elsewhere"
     moved.mkdir()
@@ -116,3 +116,46 @@ def test_a_course_without_general_data_has_no_teacher_and_one_with_a_kl_has():
         cpt.dag(cpt.Config(objective={"name": "next_token", "kl": kl}), plan)
         trained = [node for node in plan.nodes.values() if node.stage.name == "train"]
         assert len(trained) == 3 and all(("teacher" in node.inputs) == expected for node in trained)
+
+
+def chained(stages: str) -> tuple[Plan, dict]:
+    plan = Plan()
+    return plan, post_train.dag(config.load(config.PostTrain, None, ["rounds=1", f"stages={stages}"]), plan)
+
+
+def test_in_a_chain_a_new_base_is_what_all_later_stages_open_and_every_policy_is_fine_tuned_on_it():
+    plan, found = chained("[{name: cpt, waves: 2}, sft, grpo]")
+    last = [node for node in plan.nodes.values() if node.stage.name == "gate"][-1]
+    assert found["model"] is last and last.options["last"]
+    (rows,) = [node for node in plan.nodes.values() if node.stage.name == "conversations"]
+    assert rows.inputs["start"] == [last] and rows.options["agents"] == ["solver", "critic", "reviser", "verifier"]
+    tuned = [n for n in plan.nodes.values() if n.stage.name == "train" and n.inputs["batch"] == [rows]]
+    assert [n.options["agent"] for n in tuned] == rows.options["agents"]
+    assert all(n.inputs["start"] == [last] and n.round == 1 for n in tuned)
+    later = [n for n in plan.nodes.values() if n.round == 2 and n.stage.name in ("rollout", "replay", "train")]
+    assert later and all(n.inputs["start"] == [last] for n in later)
+    first, second = (n for n in plan.nodes.values() if n.stage.name == "promote")
+    assert first.options["promotion"]["rule"] == "always" and second.options["promotion"]["rule"] == "not_worse"
+
+
+def test_a_base_is_not_changed_under_policies_that_were_trained_on_it():
+    with pytest.raises(MeritError, match=r"stages\[1\] \(cpt\): .*put cpt first"):
+        chained("[grpo, cpt]")
+
+
+def test_pretraining_goes_on_with_documents_where_that_is_asked():
+    plan = Plan()
+    found = pretrain.dag(pretrain.Config(cpt={"waves": 1}), plan)
+    (extend,) = [node for node in plan.nodes.values() if node.stage.name == "extend"]
+    assert extend.inputs["start"][0].stage.name == "card" and found["model"].stage.name == "gate"
+    assert pretrain.dag(pretrain.Config(), Plan())["model"].stage.name == "card"
+
+
+def test_conversations_are_for_an_agent_or_for_all():
+    from apps.data import conversations
+
+    talks = [{**TALKS[0], "agent": "critic"}, TALKS[1], {**TALKS[2], "agent": "solver"}]
+    assert conversations.of_agent(talks, "critic", ["solver", "critic"]) == talks[:2]
+    assert conversations.of_agent(talks, "solver", ["solver", "critic"]) == talks[1:]
+    with pytest.raises(MeritError, match="there is no 'critic'; did you mean 'critics'"):
+        conversations.of_agent(talks, "solver", ["solver", "critics"])
