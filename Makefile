@@ -10,7 +10,7 @@ READY = $(VENV)/.ready
 PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL = help
-.PHONY: help run test test-all lint format claims model setup
+.PHONY: help run test test-all lint format claims bench model setup
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 18
@@ -34,6 +34,10 @@ format: $(READY)  ## format and sort what can be done by machine
 
 claims: $(READY)  ## remake the figures of docs/results.md; hours
 	$(BIN)/python workflows/run.py claims --site local
+
+bench: $(READY)  ## speed and memory against TRL, which it installs; a table and runs/benchmarks.json
+	@$(PIP) -c constraints.txt -e '.[bench]' || echo 'TRL cannot be installed here: no baseline'
+	$(BIN)/python tests/benchmarks/main.py
 
 model: $(READY)  ## remake the embedded model
 	$(BIN)/python workflows/run.py pretrain --site local export=apps/data/embedded

@@ -75,7 +75,9 @@ def test_the_distribution_says_what_it_is(wheel):
     for line in ("Name: merit", "Version: 0.1.0", "License-Expression: Apache-2.0", "Requires-Python: <3.14,>=3.10"):
         assert line in told
     assert "Requires-Dist: torch>=2.6\n" in told  # a lower bound alone: a platform brings its own build
-    assert {"mpi", "deepspeed", "vllm", "aurora", "tasks", "dev"} == set(re.findall(r"Provides-Extra: (\w+)", told))
+    assert {"mpi", "deepspeed", "vllm", "aurora", "tasks", "bench", "dev"} == set(
+        re.findall(r"Provides-Extra: (\w+)", told)
+    )
 
 
 def test_mpi_is_no_core_dependency():
@@ -87,7 +89,9 @@ def test_all_that_make_installs_is_pinned_and_installed_so():
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     assert all(re.match(r"[a-z0-9-]+==[\w.]+(; python_version (<|>=) \"3.11\")?$", line) for line in lines), lines
     pinned = {line.split("==")[0] for line in lines}
-    assert {bare(r) for name in ("dependencies", "tasks", "dev", "mpi", "deepspeed") for r in listed(name)} <= pinned
+    assert {
+        bare(r) for name in ("dependencies", "tasks", "dev", "mpi", "deepspeed", "bench") for r in listed(name)
+    } <= pinned
     assert "torch==2.13.0" in lines
     assert not [name for name in pinned if name.startswith(("nvidia-", "cuda-", "triton"))]
 

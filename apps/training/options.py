@@ -43,7 +43,9 @@ class Options(records.Options):
     dtype: Literal["float32", "bfloat16", "auto"] = Field(
         "float32", description="of the forward pass, weights stay in float32; auto = bfloat16 where that is faster"
     )
-    attention: Literal["eager", "sdpa"] = Field("eager", description="eager is faster on a CPU at short lengths")
+    attention: Literal["eager", "sdpa"] = Field(
+        "sdpa", description="sdpa is faster on packed rows; eager on a CPU at short lengths, with packing=false"
+    )
     packing: bool = Field(
         True,
         description="rows share lines without padding, and prompts that are equal are read once, where the model can",

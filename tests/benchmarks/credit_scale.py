@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -26,10 +27,21 @@ from apps.inference import traces
 from apps.records import Graded, Group, Outcome, Sampling, Task, Trace, Turn, Verdict
 from apps.reward import verdicts
 from apps.tasks import app as tasks_app
+from tests.benchmarks.figures import Figure
 
 TEAM = ("solver", "critic", "reviser", "verifier")
 SAMPLES, PROMPT, COMPLETION = 8, 120, 60  # traces a task, tokens of a turn
 METHODS = ({"name": "uniform"}, {"name": "first_error"}, {"name": "local"}, {"name": "shapley", "repeats": 1})
+
+
+def figures(count: int = 2000, length: int = 8) -> Iterator[Figure]:
+    """The same, smaller, for `make bench`."""
+    yield Figure("shapley_12_players", milliseconds(12), "ms", remark="every coalition's value given; exact")
+    with tempfile.TemporaryDirectory() as folder:
+        aside("make", folder, str(count), str(length))
+        for section in METHODS:
+            row = aside("one", folder, *(f"{k}={v}" for k, v in section.items())).split("|")
+            yield Figure(f"assign_{section['name']}", float(row[2]), "s", remark=f"{count} traces of {length} turns")
 
 
 def main(count: int, length: int) -> None:

@@ -8,8 +8,10 @@ verifier reads; the rest is the verifier's strictness seen on text that was not 
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -17,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from apps import leaf
 from apps.records import Task
 from apps.reward import aside
+from tests.benchmarks.figures import Figure
 
 SETS = (
     ("gsm8k", "gsm8k", "train"),
@@ -37,6 +40,22 @@ def main(folder: Path) -> None:
         print(
             row(name, split, module.VERIFIER, module.load(split, module.Options(path=str(folder / name)))), flush=True
         )
+
+
+def figures() -> Iterator[Figure]:
+    """Gold answers that the verifiers find right, for `make bench`: of the data sets in `MERIT_DATA`."""
+    folder = Path(os.environ.get("MERIT_DATA") or Path(__file__).parents[3] / "shared" / "data")
+    for family, name, split in SETS:
+        if not (folder / name).is_dir():
+            yield Figure(f"gold_{name}_{split}", None, "tasks/s", remark=f"not run: MERIT_DATA has no folder {name}/")
+            continue
+        module = leaf.find("tasks", family)
+        tasks = module.load(split, module.Options(path=str(folder / name)))
+        reward = leaf.find("reward", module.VERIFIER)
+        began = time.perf_counter()
+        right = sum(reward.verify(task, f"ANSWER: {task.answer}", reward.Options()).right for task in tasks)
+        rate = len(tasks) / (time.perf_counter() - began)
+        yield Figure(f"gold_{name}_{split}", rate, "tasks/s", remark=f"{right} of {len(tasks)} gold answers right")
 
 
 def row(name: str, split: str, verifier: str, tasks: list[Task]) -> str:
