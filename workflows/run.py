@@ -8,6 +8,7 @@ python workflows/run.py trace RUN TASK                   a conversation with ver
 python workflows/run.py why RUN TASK                     where the credit comes from
 python workflows/run.py simulate --nodes 64,512          what a run would take, without running it
 python workflows/run.py datasets RUN --kind pairs --out FOLDER   its credit as data for other trainers
+python workflows/run.py export RUN --agent critic --merge --out FOLDER   a trained agent as a model
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from workflows import config as configuration
 from workflows import sites
 from workflows.plan import Plan
 
-COMMANDS = ("run", "list", "trace", "why", "datasets", "simulate")
+COMMANDS = ("run", "list", "trace", "why", "datasets", "export", "simulate")
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=False)
 
 
@@ -52,7 +53,7 @@ def find(name: str) -> ModuleType:
 
 
 @app.command(
-    epilog="Other commands: list KIND · trace RUN TASK · why RUN TASK · datasets RUN · simulate (each with --help). "
+    epilog="Other commands: list KIND · trace RUN TASK · why RUN TASK · datasets RUN · export RUN · simulate (each with --help). "
     "A run lives in runs/NAME; run the same command again to go on where it stopped."
 )
 def run(
@@ -199,6 +200,31 @@ def datasets(
     counts = data_sets.write(folder, out, kind, Rule(threshold, margin), agent, when)
     _columns({name: f"{count} rows" for name, count in sorted(counts.items())})
     typer.echo(f"\nWritten to {out}")
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="a run's name or folder")],
+    out: Annotated[
+        Path, typer.Option(help="folder that is made: of --agent itself, else OUT/AGENT of each trained one")
+    ],
+    agent: Annotated[str, typer.Option(help="this agent alone; default: each that was trained")] = "",
+    merge: Annotated[
+        bool,
+        typer.Option(
+            "--merge", help="a whole model with the adapter in its weights; default: an adapter in PEFT format"
+        ),
+    ] = False,
+    base: Annotated[str, typer.Option(help="where the base model lies now; default: where the run found it")] = "",
+    dtype: Annotated[str, typer.Option(help="of merged weights: float32 or bfloat16")] = "float32",
+    runs: Annotated[str, typer.Option(help="folder of the runs")] = "runs",
+) -> None:
+    """Writes trained agents as adapters or models that plain transformers loads, with tokenizer and model card."""
+    from workflows import export as exported
+    from workflows import inspect_run
+
+    for folder in exported.write(inspect_run.folder_of(Path(runs), run), out, agent, merge, base, dtype):
+        typer.echo(str(folder))
 
 
 @app.command()
