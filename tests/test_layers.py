@@ -33,6 +33,7 @@ VOCABULARY = {
     "apps.effects",
     "apps.answer",
     "apps.scoring",
+    "apps.weights",
 }  # what every file may use
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from apps import leaf
+from apps import leaf, weights
 from apps.records import MeritError, digest
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "apps" / "data" / "embedded"
@@ -31,6 +31,7 @@ def locate(name: str, setting: str = "model") -> Path:
             f"{setting}={name}: there is no Hugging Face model folder {str(folder)!r} (a config.json is looked for); "
             f"give the path of one, or `embedded`"
         )
+    weights.check_model(folder, setting)
     return folder.resolve()
 
 

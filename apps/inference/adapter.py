@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from apps import weights
 from apps.records import MeritError
 
 if TYPE_CHECKING:
@@ -78,17 +79,13 @@ def read(folder: Path, like: Tensor) -> dict[str, Update]:
     """What an adapter does, by module, in the dtype of `like`."""
     from safetensors.torch import load_file
 
-    config_file, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
-    if not (config_file.is_file() and weights.is_file()):
-        raise MeritError(
-            f"{folder} is no adapter in PEFT format: it needs adapter_config.json and adapter_model.safetensors"
-        )
-    config = json.loads(config_file.read_text())
+    weights.check_adapter(folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
     if config.get("rank_pattern") or config.get("alpha_pattern"):
         raise MeritError(
             f"{folder}: rank and alpha patterns are not served by this engine; use one rank for all layers"
         )
-    tensors = load_file(weights)
+    tensors = load_file(folder / "adapter_model.safetensors")
     if other := [key for key in tensors if not key.endswith((A, B, MAGNITUDE))]:
         raise MeritError(f"{folder}: {other[0]} is no LoRA matrix of a linear layer; this engine serves nothing else")
     names = [key.removesuffix(A) for key in tensors if key.endswith(A)]

@@ -23,6 +23,31 @@ def rendered(tokenizer, system: str, user: str) -> str:
         raise MeritError(f"the model's chat template refuses {messages!r}: {error}") from error
 
 
+def check(tokenizer, whose: str) -> None:
+    """MeritError where the template does not lead up to the agent's words, so that a prompt would end before its turn.
+
+    Some templates need no generation prompt, as a user's turn itself ends where the answer begins. So what counts is
+    whether an answer, rendered, follows the prompt at once.
+    """
+    import jinja2
+
+    messages = [{"role": "user", "content": "Question?"}, {"role": "assistant", "content": "Answer."}]
+
+    def text(upto: int, ask: bool) -> str:
+        return tokenizer.apply_chat_template(messages[:upto], tokenize=False, add_generation_prompt=ask)
+
+    try:
+        asked, bare, whole = text(1, True), text(1, False), text(2, False)
+    except jinja2.TemplateError:
+        return  # it wants other messages; what it makes of a task's is told when it is rendered
+    follows = whole.startswith(asked) and whole[len(asked) :].lstrip().startswith("Answer.")
+    if asked == bare and not follows:
+        raise MeritError(
+            f"{whose}: its chat template has no generation prompt: with and without add_generation_prompt it ends in "
+            f"{asked[-60:]!r}, and does not say where the assistant begins to speak. Give the model a template that does"
+        )
+
+
 def encoded(tokenizer, text: str) -> np.ndarray:
     """Token ids int32 of a text that holds its special tokens already."""
     return np.asarray(tokenizer(text, add_special_tokens=False)["input_ids"], np.int32)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from apps import leaf, policies
+from apps import leaf, policies, weights
 from apps.platform import devices, requests
 from apps.platform.mpi import World
 from apps.records import MeritError
@@ -52,7 +52,7 @@ def _fit(
     chosen = devices.settled(Options(**options["training"]), options.get("device", "cpu"))
     agent = options["agent"]
     model = origin(inputs, agent, options, chosen)
-    rows = [Rows.load(folder / f"{agent}.npz") for folder in inputs["batch"]]
+    rows = [rows_of(folder, agent) for folder in inputs["batch"]]
     module = leaf.find("training/objectives", options["objective"]["name"])
     tuned = leaf.options("training/objectives", options["objective"])
     needs = module.needs(tuned) if hasattr(module, "needs") else module.NEEDS
@@ -62,7 +62,7 @@ def _fit(
     history = []
     with open(out / METRICS if world.rank == 0 else os.devnull, "w") as log:
         try:
-            for metrics in kept.course(trainer, rows, lambda b: module.loss(b, tuned), needs, options["seed"]):
+            for metrics in kept.steps(trainer, rows, lambda b: module.loss(b, tuned), needs, options["seed"]):
                 history.append(metrics)
                 log.write(json.dumps(metrics) + "\n")
                 log.flush()
@@ -100,9 +100,18 @@ def origin(inputs: Mapping[str, Sequence[Path]], agent: str, options: Mapping[st
     return inputs["start"][0] if "start" in inputs else Path(place)
 
 
+def rows_of(folder: Path, agent: str) -> Rows:
+    """An agent's rows in a batch; MeritError where it has no file for the agent."""
+    if not (folder / f"{agent}.npz").is_file():
+        raise MeritError(leaf.unknown("batch: agent", agent, [file.stem for file in sorted(folder.glob("*.npz"))]))
+    return Rows.load(folder / f"{agent}.npz")
+
+
 def before(inputs: Mapping[str, Sequence[Path]], agent: str) -> Path | None:
     """The adapter that training goes on from; None where the agent has none yet."""
     folder = inputs["policies"][0] / agent if "policies" in inputs else None
+    if folder and (folder / "adapter_config.json").is_file():
+        weights.check_adapter(folder, "policies")  # or one in a pickle would count as none
     return folder if folder and (folder / policy.ADAPTER).is_file() else None
 
 

@@ -42,7 +42,7 @@ class Keeper:
         """How long the task has taken, earlier attempts included."""
         return self.position.seconds + time.monotonic() - self.began
 
-    def course(
+    def steps(
         self, trainer: Trainer, rows: Sequence[Rows], loss: Loss, needs: frozenset[str], seed: int
     ) -> Iterator[dict[str, Any]]:
         """The metrics of all steps; those of earlier attempts are told again, not done again."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apps import leaf
+from apps import leaf, weights
 from apps.inference import four_bit
 from apps.inference.adapter import BASE, check_base
 from apps.records import MeritError
@@ -42,8 +42,7 @@ def open_base(model: Path, options: Options, **loading: Any) -> nn.Module:
     import torch
     from transformers import AutoModelForCausalLM
 
-    if not (model / "config.json").is_file():
-        raise MeritError(f"model={model}: no Hugging Face model folder (there is no {model / 'config.json'})")
+    weights.check_model(model)
     base = AutoModelForCausalLM.from_pretrained(
         model,
         dtype=torch.float32,
@@ -66,6 +65,7 @@ def open_policy(model: Path, adapter: Path | None, options: Options, seed: int, 
     quantised = options.lora is not None and options.lora.quantise
     base = open_base(model, options, **(four_bit.loading(options.dtype, device) if quantised else {}))
     if adapter is not None:
+        weights.check_adapter(adapter)
         check_base(adapter, base.config.get_text_config().vocab_size)
     if options.lora is None and adapter is None:
         return base
@@ -87,6 +87,7 @@ def open_frozen(model: Path, adapter: Path | None, options: Options) -> nn.Modul
     if adapter is not None:
         from peft import PeftModel
 
+        weights.check_adapter(adapter)
         opened = PeftModel.from_pretrained(opened, adapter)
     return opened.requires_grad_(False)
 

@@ -57,6 +57,10 @@ class Rows:
         """(C,): 1 at the tokens of row i that carry loss, else 0."""
         return self.columns["mask"][i] if "mask" in self.columns else np.ones(len(self.completions[i]), np.float32)
 
+    def called(self, i: int) -> str:
+        """What an error calls row i: with where it comes from, as far as that is known."""
+        return f"row {i} ({self.names[i]})" if len(self.names) else f"row {i}"
+
     def first(self, count: int) -> Rows:
         """The first `count` rows."""
         ragged = {name: getattr(self, name)[:count] for name in ("prompts", "completions", "logprobs", "advantages")}
@@ -77,6 +81,10 @@ class Rows:
         if "pairs" in needs and not (self.paired and len(self) % 2 == 0):
             given = f"{len(self)} rows in pairs: one has no partner" if self.paired else f"{len(self)} single rows"
             raise MeritError(f"the objective compares pairs; given {given}. Build the batch again for this objective")
+        if "pairs" in needs:
+            for i in [i for i, said in enumerate(self.completions) if not len(said)][:1]:
+                half = "rejected" if i % 2 else "preferred"
+                raise MeritError(f"pair {i // 2} has no {half} completion: {self.called(i)} is empty")
         if "states" in needs and self.states is None:
             raise MeritError(
                 f"the objective ranks the candidates of a state; given {len(self)} rows without their states. Build the "

@@ -8,7 +8,7 @@ come from or what an objective means.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +97,7 @@ class Trainer:
         if not begin:
             self.anchor = self.score(rows, rows.temperature, exact=False) if "anchor" in needs else None
         plan = plan_steps(rows, self.options, seed)
+        check_loss(rows, plan)
         for step in range(begin, len(plan)):
             # what a step draws (dropout) depends on where it is, never on what was drawn before
             self.torch.manual_seed(int(digest([seed, self.steps, self.world.rank])[:15], 16))
@@ -109,12 +110,8 @@ class Trainer:
 
     def _check(self, rows: Rows, needs: frozenset[str]) -> None:
         rows.check(needs)
-        for i in np.flatnonzero(rows.lengths > self.context)[:1]:
-            raise MeritError(f"row {i} has {rows.lengths[i]} tokens, more than the model's context of {self.context}")
-        if (highest := rows.highest) >= (known := self.forward.vocabulary):
-            raise MeritError(
-                f"a row has the token {highest}, and the model knows {known}: the rows were made with another tokenizer"
-            )
+        if len(rows):
+            check_fits(rows, self.context, self.forward.vocabulary)
         if "teacher" in needs:
             self._check_teacher()
         if figures_of(needs) != LANGUAGE and not hasattr(self.model, SCALAR) and needs & {"scores", "values"}:
@@ -264,6 +261,36 @@ class Trainer:
         self.ranks.set_moments(moments)
 
 
+def check_fits(rows: Rows, context: float, vocabulary: int) -> None:
+    """MeritError for a row that the model cannot read: longer than its context, or with ids that it does not know."""
+    for i in np.flatnonzero(rows.lengths > context)[:1]:
+        prompt, said = len(rows.prompts[i]), len(rows.completions[i])
+        raise MeritError(
+            f"{rows.called(i)} has {prompt + said} tokens ({prompt} of prompt, {said} of completion), more than the model's "
+            f"context of {context}; of {len(rows)} rows {int((rows.lengths > context).sum())} are too long. Shorten prompts "
+            "or completions, or take a model with a longer context"
+        )
+    for i, parts in enumerate(zip(rows.prompts, rows.completions, strict=True)):
+        ids = np.concatenate(parts)
+        if len(ids) and not 0 <= ids.min() <= ids.max() < vocabulary:
+            worst = int(ids.min() if ids.min() < 0 else ids.max())
+            raise MeritError(
+                f"{rows.called(i)} has the token {worst}, and the model's vocabulary ends at "
+                f"{vocabulary - 1}: the rows were made with another tokenizer"
+            )
+
+
+def check_loss(rows: Rows, plan: Sequence[np.ndarray]) -> None:
+    """MeritError for a step in which no token carries loss."""
+    empty = np.array([not rows.own(i).any() for i in range(len(rows))], bool)
+    for members in plan:
+        if empty[members].all():
+            raise MeritError(
+                f"an empty batch: in {rows.called(int(members[0]))} and the {len(members) - 1} others of its step no token "
+                "carries loss; leave such rows out, or make steps larger (training.step_rows)"
+            )
+
+
 def _forget_activations(causal: torch.nn.Module) -> None:
     """What a layer works out on its way is dropped, and worked out again for its gradient."""
     enable = getattr(causal, "activation_checkpointing_enable", None) or causal.gradient_checkpointing_enable
@@ -278,7 +305,7 @@ def _told(norm: float, step: int, rows: Rows, members: np.ndarray, said: list[li
     broken = [entry for entries in said for entry in entries]
     found = sorted({i for _, micro in broken for i in micro}) if broken else members.tolist()
     what = f"the loss became {broken[0][0]}" if broken else f"the gradient's norm became {norm}"
-    names = [rows.names[i] for i in found[:NAMED] if rows.names]
+    names = [rows.names[i] for i in found[:NAMED] if len(rows.names)]
     which = f"rows {found[:NAMED]}" + "…" * (len(found) > NAMED) + (f" ({'; '.join(names)})" if names else "")
     return f"{what} at step {step}, in {which}; lower training.lr or training.clip, or look at these samples"
 

@@ -180,8 +180,8 @@ def without_config(folder):
     ("spoil", "words"),
     [
         (without_template, "no chat template"),
-        (with_pickled_weights, "cannot be read as a model"),
-        (without_weights, "cannot be read as a model"),
+        (with_pickled_weights, "weights are in pytorch_model.bin, a format that can hold code"),
+        (without_weights, "no weights in it"),
         (with_half_of_its_weights, "cannot be read as a model"),
         (without_config, "no Hugging Face model folder"),
     ],
@@ -197,9 +197,29 @@ def test_a_template_that_refuses_the_system_message_is_told_so(tiny_model, tmp_p
     folder = copy(tiny_model, tmp_path / "model")
     without_template(folder)
     (folder / "chat_template.jinja").write_text(
-        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}{{ messages[0]['content'] }}"
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}{{ messages[0]['content'] }}{{ '>' if add_generation_prompt }}"
     )
     engine = transformers.load(str(folder), transformers.Options(), "cpu")
-    assert engine.render("", "hello")[0] == "hello"
+    assert engine.render("", "hello")[0] == "hello>"
     with pytest.raises(MeritError, match="no system role"):
         engine.render("Be brief.", "hello")
+
+
+@pytest.mark.parametrize(
+    ("template", "fits"),
+    [
+        ("{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}", False),
+        ("{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}{{ '<assistant>' if add_generation_prompt }}", True),
+        ("{% for m in messages %}{{ '[INST] ' + m['content'] + ' [/INST]' if m['role'] == 'user' else ' ' + m['content'] }}{% endfor %}", True),
+    ],
+)  # fmt: skip
+def test_a_template_that_does_not_lead_up_to_the_agents_words_is_refused(tiny_model, tmp_path, template, fits):
+    """The last one needs no generation prompt: the user's turn itself ends where the answer begins."""
+    folder = copy(tiny_model, tmp_path / "model")
+    without_template(folder)
+    (folder / "chat_template.jinja").write_text(template)
+    if fits:
+        assert transformers.load(str(folder), transformers.Options(), "cpu").render("", "hello")[0].count("hello") == 1
+    else:
+        with pytest.raises(MeritError, match="no generation prompt"):
+            transformers.load(str(folder), transformers.Options(), "cpu")

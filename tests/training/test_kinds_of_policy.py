@@ -127,7 +127,9 @@ def test_words_of_another_vocabulary_are_told(tiny_model, trained, tmp_path):
     with pytest.raises(MeritError, match="Give the base model that it was trained on"):
         engine.score(Policy("solver", facts["digest"], str(out)), [(models.ids(5), models.ids(6))])
     strange = Rows([models.ids(5)], [models.ids(10_000)], [np.zeros(0, np.float32)], np.ones(1))
-    with pytest.raises(MeritError, match=r"a row has the token 10000, and the model knows \d+: .* another tokenizer"):
+    with pytest.raises(
+        MeritError, match=r"row 0 has the token 10000, and the model.s vocabulary ends at \d+: .* another tokenizer"
+    ):
         trained("two", KINDS["lora"], batch=strange)
 
 

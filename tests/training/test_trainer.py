@@ -241,8 +241,33 @@ def test_a_loss_that_is_no_number_stops_and_names_its_rows(tiny_model):
 def test_a_row_longer_than_the_context_is_named(tiny_model):
     rows = some_rows(3)
     rows.completions[1] = np.ones(300, np.int32)
-    with pytest.raises(MeritError, match="row 1 has 3.. tokens, more than the model's context of 256"):
+    with pytest.raises(
+        MeritError, match=r"row 1 has 3.. tokens \(. of prompt, 300 of completion\), .* of 256; of 3 rows 1"
+    ):
         list(trainer(tiny_model).fit(rows, *LOSSES["sft"], 0))
+
+
+def test_a_row_of_another_vocabulary_is_named(tiny_model):
+    for token, said in (
+        (100_000, "has the token 100000, and the model's vocabulary ends at"),
+        (-2, "has the token -2"),
+    ):
+        rows = some_rows(3)
+        rows.completions[1][0] = token
+        rows = replace(rows, names=["a", "trace 't#1', turn 'solver.0'", "c"])
+        with pytest.raises(MeritError, match=rf"row 1 \(trace 't#1', turn 'solver.0'\) {said}"):
+            list(trainer(tiny_model).fit(rows, *LOSSES["sft"], 0))
+
+
+def test_half_a_pair_and_a_step_without_loss_are_named_before_anything_is_trained(tiny_model):
+    made, rows = trainer(tiny_model, step_rows=2), some_rows(4, paired=True)
+    rows.completions[3] = np.zeros(0, np.int32)
+    with pytest.raises(MeritError, match="pair 1 has no rejected completion: row 3 is empty"):
+        list(made.fit(rows, *LOSSES["dpo"], 0))
+    silent = replace(some_rows(4), columns={"mask": [np.zeros(len(c), np.float32) for c in some_rows(4).completions]})
+    with pytest.raises(MeritError, match="an empty batch: in row . and the 1 others of its step no token carries loss"):
+        list(made.fit(silent, *LOSSES["sft"], 0))
+    assert made.steps == 0
 
 
 def test_a_reference_is_not_made_up_where_all_weights_are_trained(tiny_model):

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from apps import records
+from apps import records, weights
 from apps.inference import chat, four_bit, sampler, scalar_head
 from apps.inference.engine import Completion, Request
 from apps.inference.lora import Adapters
@@ -226,8 +226,7 @@ def open_model(path: str, options: Options, device: str):
 
     logging.disable_progress_bar()  # a run's own display says what goes on
     folder = Path(path)
-    if not (folder / "config.json").is_file():
-        raise MeritError(f"model={path}: no Hugging Face model folder (there is no {folder / 'config.json'})")
+    weights.check_model(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(
@@ -242,6 +241,7 @@ def open_model(path: str, options: Options, device: str):
         raise MeritError(f"model={path}: cannot be read as a model: {error}") from error
     if tokenizer.chat_template is None:
         raise MeritError(f"model={path}: its tokenizer has no chat template; Merit prompts through it")
+    chat.check(tokenizer, f"model={path}")
     return tokenizer, model.to(device).eval()
 
 
