@@ -44,11 +44,14 @@ class Rollout(records.Options):
     """What is played in a training round."""
 
     tasks: int = Field(16, ge=1, description="tasks a round")
-    plan: Literal["independent", "tree"] = Field("tree", description="how plays of one task are related")
+    plan: Literal["independent", "tree", "best"] = Field(
+        "tree",
+        description="how plays of one task are related: not at all, all branches of every turn, or on from the best of each",
+    )
     samples: int = Field(8, ge=1, description="plays of each task, for `independent`")
     branching: dict[str, Annotated[int, Field(ge=1)]] = Field(
         {},
-        description="branches at each role's turns, for `tree`; default by duty: solve 3, check 4, revise 3, report 1",
+        description="branches at each role's turns, for `tree` and `best`; default by duty: solve 3, check 4, revise 3, report 1",
     )
     shards: int = Field(2, ge=1, description="tasks of the DAG that a round's rollouts are split into")
     overlap: int = Field(

@@ -91,8 +91,20 @@ def branching(config: PostTrain, team: ModuleType) -> Mapping[str, int]:
         if role not in roles:
             raise MeritError(leaf.unknown("rollout.branching: role", role, roles))
     if max(found.values(), default=1) < 2:
-        raise MeritError(f"rollout.plan=tree wants rollout.branching, as in rollout.branching.{roles[0]}=3")
+        raise MeritError(
+            f"rollout.plan={config.rollout.plan} wants rollout.branching, as in rollout.branching.{roles[0]}=3"
+        )
     return found
+
+
+def check_judge(config: PostTrain) -> None:
+    """MeritError where the best candidate of a turn could not be told while it is played."""
+    name = verifier(config)["name"]
+    if config.rollout.plan == "best" and hasattr(leaf.find("reward", name), "asked"):
+        raise MeritError(
+            f"rollout.plan=best asks the verifier after each turn, and verifier.name={name} asks a model in its turn; take "
+            "rollout.plan=tree, or a verifier without a model"
+        )
 
 
 def check_training(config: PostTrain) -> None:

@@ -356,7 +356,7 @@ class Steps:
         with `refill` of as many as that says.
         """
         teams = [team] * shards if isinstance(team, Node) else team
-        speak = self._speak(what, sampling)
+        speak = self._speak(what, sampling) | ({"verifier": self.verifier} if plan["name"] == "best" else {})
         take = {"seed": f"{self.config.seed}/{what.split('/')[0]}", "window": window or count}
         edges = [start + count * i // shards for i in range(shards + 1)]
         parts = [{"start": low, "count": high - low} for low, high in zip(edges[:-1], edges[1:], strict=True)]
@@ -383,7 +383,8 @@ class Steps:
 
     def _plays(self, plan: str) -> dict[str, Any]:
         """How each task is played where credit is worked out."""
-        if plan == "tree":
+        if plan in ("tree", "best"):
+            resolve.check_judge(self.config)
             return {"name": plan, "branching": resolve.branching(self.config, self.topology)}
         return {"name": plan, "samples": self.config.rollout.samples}
 

@@ -10,12 +10,13 @@ from typing import Any
 
 from apps import leaf, policies
 from apps.inference import traces
+from apps.inference.best import Judge, grow_best
 from apps.inference.driver import Start, Team, Voice, grow_tree, perform
 from apps.inference.engine import Engine
 from apps.inference.models import Models
 from apps.inference.retell import retold
 from apps.platform import devices
-from apps.records import MeritError, Policy, Sampling, Task
+from apps.records import MeritError, Policy, Sampling, Task, Trace
 from apps.reward import verdicts
 from apps.tasks import app as tasks_app
 from apps.training import canary
@@ -29,7 +30,8 @@ def rollout(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[st
     started = time.perf_counter()
     tasks, options = chosen_tasks(inputs, options), based(inputs, options)
     speaking = voice(inputs["policies"][0], options)
-    played = play(tasks, options["plan"], speaking)
+    judge = judge_of(options) if options["plan"]["name"] == "best" else None
+    played = play(tasks, options["plan"], speaking, judge)
     traces.write(out / traces.FILE, played)
     return {
         "traces": len(played),
@@ -49,13 +51,28 @@ def retell(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str
     return {"traces": len(played), "turns": len(known), "seconds": time.perf_counter() - started}
 
 
-def play(tasks: Sequence[Task], plan: Mapping[str, Any], speaking: Voice):
-    """The traces of a sampling plan: `independent` samples of each task, or a `tree` that branches at every turn."""
+def play(tasks: Sequence[Task], plan: Mapping[str, Any], speaking: Voice, judge: Judge | None = None) -> list[Trace]:
+    """The traces of a sampling plan: `independent` samples of each task, a `tree` of all branches, or the `best` of each turn."""
     if plan["name"] == "tree":
         return grow_tree(tasks, plan["branching"], speaking)
+    if plan["name"] == "best" and judge:
+        return grow_best(tasks, plan["branching"], speaking, judge)
     if plan["name"] != "independent":
-        raise MeritError(leaf.unknown("plan", plan["name"], ["independent", "tree"]))
+        raise MeritError(leaf.unknown("plan", plan["name"], ["independent", "tree", "best"]))
     return perform([Start(task, str(k)) for task in tasks for k in range(plan["samples"])], speaking)
+
+
+def judge_of(options: Mapping[str, Any]) -> Judge:
+    """A candidate's worth: the score of the answer that its play came to, then that of its own words where they answer."""
+    module, chosen = leaf.find("reward", options["verifier"]["name"]), leaf.options("reward", options["verifier"])
+    duties = leaf.find("topologies", options["topology"]["name"]).DUTIES
+
+    def judge(task: Task, trace: Trace, place: int) -> tuple[float, float]:
+        turn = trace.turns[place]
+        own = module.verify(task, turn.text, chosen).score if duties.get(turn.agent) in verdicts.ANSWERING else 0.0
+        return module.verify(task, trace.answer, chosen).score, own
+
+    return judge
 
 
 def chosen_tasks(inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> list[Task]:

@@ -16,7 +16,7 @@ from apps.records import Graded, Task, Trace, Verdict
 from apps.reward import variance, verdicts
 from apps.tasks import app as tasks_app
 
-ANSWERING = ("solve", "revise", "report")  # duties whose turns carry an answer
+ANSWERING = verdicts.ANSWERING
 
 Texts = Sequence[tuple[Task, str]]
 

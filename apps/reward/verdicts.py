@@ -9,6 +9,7 @@ from pathlib import Path
 
 from apps.records import Graded, MeritError, Trace, Verdict
 
+ANSWERING = ("solve", "revise", "report")  # duties whose turns carry an answer
 FILE, REFILL = "verdicts.jsonl", "refill.json"
 
 
