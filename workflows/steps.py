@@ -33,11 +33,11 @@ class Steps:
         if (
             self.trains
             and "old" in leaf.find("training/objectives", config.objective["name"]).NEEDS
-            and not config.sampling.whole
+            and config.sampling.temperature == 0
         ):
             raise MeritError(
-                f"objective.name={config.objective['name']} compares the trained with the sampling policy, so rollouts have to draw "
-                f"from the whole distribution: sampling.temperature > 0, top_p = 1, top_k = 0; given {config.sampling}"
+                f"objective.name={config.objective['name']} compares the trained with the sampling policy, so rollouts have to be "
+                "sampled: sampling.temperature > 0 is expected; given 0, greedy"
             )
         self.model = model.identity(config.model) if config.engine["name"] != "scripted" else "scripted"
         self.share = resolve.sharing(config, self.agents)
