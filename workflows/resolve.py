@@ -129,7 +129,8 @@ def check_training(config: PostTrain) -> None:
     if {"scores", "values"} & needs:
         raise MeritError(
             f"objective.name={config.objective['name']} teaches a scalar head, and agents have to speak; for PPO set "
-            "objective.name=ppo advantage.name=gae, whose value model is trained by itself"
+            "objective.name=ppo advantage.name=gae, whose value model is trained by itself; a reward model is made by the "
+            "workflow, or the stage, reward_model"
         )
     if lora is None and "reference" in needs:
         raise MeritError(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps.credit import process_reward
-from apps.records import Rate, Rated
+from apps.records import Rate, Rated, Rewarded
 from tests.credit.plays import graded, group
 
 OPTIONS = process_reward.Options()
@@ -77,3 +77,21 @@ def test_the_good_label_is_the_first():
     assert "from 0.05 to 0.95" in credit.notes[0]
     (credit, _), _ = run(GROUP, lambda prompt: (0.0, -3.0), delta=False)
     assert credit.values == pytest.approx((2 * high - 1,) * 2)
+
+
+def test_a_scalar_head_reads_a_play_once():
+    """Logits 0, 1, −1 after the opening and two turns: progress σ(1) − .5 and σ(−1) − σ(1)."""
+    method = process_reward.assign(GROUP, process_reward.Options(by="head"))
+    asked = next(method)
+    assert len(asked) == 2 and [len(q.pieces) for q in asked] == [3, 4]
+    assert asked[0].pieces[0] == "Solution:" and asked[0].pieces[2].startswith(" Critique: ")
+    logits = {3: (0.0, 1.0, -1.0), 4: (0.0, 1.0, -1.0, 2.0)}
+    replies = [Rewarded((logits[len(q.pieces)], logits[len(q.pieces)]), 9) for q in asked]
+    with pytest.raises(StopIteration) as end:
+        method.send(replies)
+    up = 1 / (1 + math.exp(-1))
+    assert end.value.value[0].values == pytest.approx((up - 0.5, 1 - 2 * up))
+
+
+def test_logits_of_an_ensemble_are_averaged():
+    assert process_reward.read(Rewarded(((1.0, 5.0), (3.0, -5.0)), 9)) == pytest.approx([1 / (1 + math.exp(-2)), 0.5])
