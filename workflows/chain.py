@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -67,6 +67,24 @@ class Story:
         """Adds a round's nodes by stage; None stands for what was not asked for."""
         for name, nodes in made.items():
             self.history[name] += [node for node in nodes if node]
+
+
+def rebased(steps: Steps, standing: Standing, base: Node) -> Standing:
+    """On a new base model: what was trained on the old one does not fit it, so the team is untrained again."""
+    standing = replace(standing, base=base, reward_model=())
+    steps = steps.onward(standing)
+    team = steps.untrained()
+    return replace(standing, team=team, scores=steps.validate(team))
+
+
+def check_weights(steps: Steps, shared: bool = True) -> None:
+    """MeritError where there is no model to train, or, for weights that all agents are to share, more than one."""
+    if not steps.trains:
+        raise MeritError("scripted agents have no model to train; take engine.name=transformers")
+    if shared and steps.models:
+        raise MeritError(
+            f"it makes one base model for all agents, and {', '.join(steps.models)} have their own (team.models); leave those out"
+        )
 
 
 @dataclass(frozen=True, slots=True)

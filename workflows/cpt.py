@@ -9,7 +9,6 @@ and a longer context are given to the model first. It is `runs/cpt/model`, for `
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
@@ -24,7 +23,7 @@ from apps.inference.driver import seed_of
 from apps.records import MeritError
 from apps.topologies import solve_critique_revise
 from apps.training.options import Options as Training
-from workflows import model
+from workflows import chain, model
 from workflows.chain import Standing, Story
 from workflows.config import Run, Section
 from workflows.plan import Node, Plan
@@ -73,14 +72,14 @@ def dag(config: Config, plan: Plan) -> dict[str, Node]:
 
 def stage(config: Config, steps: Steps, standing: Standing, story: Story) -> Standing:
     """The same in a chain: the team, untrained as yet, has another base model from here on."""
+    chain.check_weights(steps)
     if standing.team is not steps.untrained():
         raise MeritError(
             "cpt makes another base model, and the team's policies were trained on the one before it; put cpt first"
         )
     begins = {"start": standing.base} if standing.base else {"base_model": steps.model}
     made = course(config, steps.add, embedded=config.model == "embedded", **begins)
-    onward = replace(standing, base=made["model"])
-    return replace(onward, scores=steps.onward(onward).validate(standing.team))
+    return chain.rebased(steps, standing, made["model"])
 
 
 def course(

@@ -20,7 +20,7 @@ from apps.inference.driver import seed_of
 from apps.topologies import solve_critique_revise
 from apps.training import policy
 from apps.training.options import Options as Training
-from workflows import model
+from workflows import chain, model
 from workflows.chain import Standing, Story
 from workflows.config import Run, Section
 from workflows.plan import Node, Plan
@@ -36,6 +36,11 @@ class Config(Run):
     data: Data = Data()
     objective: Section = Field({"name": "sft"}, description="the loss")
     training: Training = Training(step_rows=32)
+    shared: bool = Field(
+        False,
+        description="in a chain: one model is made for all agents, which later stages start from and take as their reference; "
+        "false: each policy is tuned on what is its agent's",
+    )
 
 
 def dag(config: Config, plan: Plan) -> dict[str, Node]:
@@ -56,6 +61,9 @@ def dag(config: Config, plan: Plan) -> dict[str, Node]:
 
 def stage(config: Config, steps: Steps, standing: Standing, story: Story) -> Standing:
     """The same in a chain: every policy of the team learns from what is for its agent, or for all, and plays on."""
+    chain.check_weights(steps, config.shared)
+    if config.shared:
+        return chain.rebased(steps, standing, _whole(config, steps))
     steps.plan.round += 1
     owners = steps.owners
     bases = {owner: steps.models.get(owner, steps.model) for owner in owners}
@@ -73,6 +81,15 @@ def stage(config: Config, steps: Steps, standing: Standing, story: Story) -> Sta
     story.decisions.append(team)
     story.tell(train=trained)
     return replace(standing, team=team, scores=team)
+
+
+def _whole(config: Config, steps: Steps) -> Node:
+    """The model that the team stands on, fine-tuned on all rows; what is trained of it is added to its weights."""
+    rows = steps.add(stages.CONVERSATIONS, steps.start, **conversations(config, [AGENT]), base_model=steps.model)
+    trained = steps.train_one(rows, None, AGENT, config.objective, config.training)
+    if config.training.lora is None:
+        return trained
+    return steps.add(stages.MERGE, {"train": trained, **steps.start}, base_model=steps.model)
 
 
 def conversations(config: Config, agents: Sequence[str]) -> dict[str, Any]:

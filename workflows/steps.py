@@ -264,12 +264,13 @@ class Steps:
         return {"learners": foresee.learners(self.agents, view), "view": view, "base_model": self.model}
 
     def train_one(
-        self, rows: Node, origin: Node, who: str, objective: Section, training: Training, **asked: Node
+        self, rows: Node, origin: Node | None, who: str, objective: Section, training: Training, **asked: Node
     ) -> Node:
-        """A policy, or a value model, trained on its rows from where `origin` left it; `asked` are further inputs."""
+        """A policy, or a value model, trained on its rows from where `origin` left it, if anywhere; `asked` are further inputs."""
+        goes_on = {"policies": origin} if origin else {}
         return self.add(
             stages.TRAIN,
-            {"batch": rows, "policies": origin, **({} if who in self.models else self.start), **asked},
+            {"batch": rows, **goes_on, **({} if who in self.models else self.start), **asked},
             agent=who,
             base_model=self.models.get(who, self.model),
             objective=objective,

@@ -1,7 +1,7 @@
 """The training stages, files in and files out: `batch` builds every agent's rows, `train` fits one policy.
 
 `values` and `reference` say what a value model, or the base model, makes of the turns of a shard: for advantages that look
-at tokens.
+at tokens. `merge` adds an adapter to its model.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from apps.credit.turns import Worth, valued
 from apps.inference import traces
 from apps.platform import devices, mpi
 from apps.reward import verdicts
-from apps.training import build, fit, foresee, overlong
+from apps.training import build, fit, foresee, merging, overlong
 from apps.training.main import FACTS
 from apps.training.options import Options
 from apps.training.trainer import Trainer
@@ -153,6 +153,11 @@ def train(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str,
     if chosen.ranks > 1 or chosen.parallel.startswith("zero"):
         return by_ranks(out, inputs, options, chosen.ranks)
     return fit.fit(out, inputs, options, mpi.World())
+
+
+def merge(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The adapter of `train` added to the model that it was trained on (`start`, else the run's): what later stages start from."""
+    return {"digest": merging.merge(model_of(inputs, options), inputs["train"][0], out)}
 
 
 def by_ranks(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any], ranks: int) -> dict[str, Any]:

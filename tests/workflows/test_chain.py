@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from apps.records import MeritError
@@ -73,6 +75,32 @@ def test_a_chain_of_one_runs_what_the_run_without_stages_does():
     }
 
 
+def test_after_fine_tuning_everything_that_opens_a_model_starts_from_the_new_one():
+    plan, found = planned("stages=[{name: dpo, rounds: 1}, {name: sft, shared: true}, {name: grpo, rounds: 1}]")
+    (merged,) = [node for node in plan.nodes.values() if node.stage.name == "merge"]
+    assert found["model"] is merged
+    for stage in ("rollout", "replay", "train"):
+        assert {tuple(node.inputs["start"]) for node in of(plan, stage, 2)} == {(merged,)}
+    assert not any("start" in node.inputs for node in of(plan, "train", 1))
+    assert {node.inputs["policies"][0] for node in of(plan, "train", 2)} == {found["untrained"]}
+    tested = [node for node in found["report"].inputs["after_sampled"][0].inputs["rollout"]]
+    assert {node.inputs["start"][0] for node in tested} == {merged}
+    assert not any("start" in n.inputs for n in found["report"].inputs["before_sampled"][0].inputs["rollout"])
+
+
+def test_continued_pretraining_then_fine_tuning_without_an_adapter():
+    plan, found = planned("stages=[{name: cpt, waves: 2}, {name: sft, shared: true, training: {lora: null}}]")
+    gates = [node for node in plan.nodes.values() if node.stage.name == "gate"]
+    assert found["model"].stage.name == "train" and found["model"].inputs["start"] == [gates[-1]]
+    assert {node.round for node in found["report"].inputs["stages"]} == {0}  # no round of plays was used up
+
+
+def test_a_stage_of_another_kind_takes_of_the_run_what_is_said_of_both():
+    (link,) = chain.links(loaded("seed=7", "training.lr=0.5", "stages=[{name: sft, data: {examples: 50}}]"))
+    assert link.config.seed == 7 and link.config.data.examples == 50
+    assert link.config.training.lr != 0.5  # its own: the run's is for adapters under reinforcement
+
+
 @pytest.mark.parametrize(
     ("stages", "said"),
     [
@@ -83,9 +111,34 @@ def test_a_chain_of_one_runs_what_the_run_without_stages_does():
         ("[{name: dpo, seed: 2}]", r"stages\[0\] \(dpo\): seed is the whole run's"),
         ("[{name: dpo, topology: {name: single}}]", r"stages\[0\] \(dpo\): topology is the whole run's"),
         ("[{name: dpo, stages: [grpo]}]", r"stages\[0\] \(dpo\): stages is the whole run's"),
+        ("[{name: sft, dataa: 3}]", r"stages\[0\] \(sft\): .*there is no 'dataa'; did you mean 'data'"),
         ("[{name: grpo, credit: {name: malt}, rollout: {plan: independent}}]", r"stages\[0\] \(grpo\): .*reads a tree"),
     ],
 )
 def test_a_fault_names_its_stage(stages, said):
     with pytest.raises(MeritError, match=said):
         planned(f"stages={stages}")
+
+
+def test_scripted_agents_cannot_be_fine_tuned():
+    with pytest.raises(MeritError, match=r"stages\[0\] \(sft\): scripted agents have no model to train"):
+        planned("stages=[sft]", "engine.name=scripted")
+
+
+@pytest.mark.slow
+def test_a_chain_runs_and_its_report_has_a_row_for_each_stage(tmp_path):
+    from tests.command import run
+
+    small = (
+        "evaluation={tasks: 20, samples: 1, validation_tasks: 12, validation_samples: 1, shards: 1, shown_tasks: 2}",
+        "rollout={tasks: 4, shards: 1}",
+        "rounds=1",
+    )
+    stages = "stages=[{name: cpt, waves: 1, steps: 2}, {name: sft, shared: true, data: {examples: 200}}, dpo, {name: distill, objective: {name: distill}}]"
+    done = run(tmp_path, *small, stages, "name=chain")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "runs" / "chain" / "summary.json").read_text())
+    assert [row["stage"] for row in summary["stages"]] == ["cpt", "sft", "dpo", "distill"]
+    assert summary["stages"][1]["change"]["difference"] > 0.2  # 200 careful examples mend the habits
+    assert (tmp_path / "runs" / "chain" / "model" / "model.safetensors").is_file()
+    assert "validation after distill" in done.stdout
