@@ -64,8 +64,8 @@ class Sampling:
 
     temperature: float = 1.0  # 0 = greedy
     max_new_tokens: int = 64  # a completion that reaches it ends with finish = "length"
-    top_p: float = 1.0  # nucleus; 1 keeps the whole distribution (what training wants)
-    top_k: int = 0  # 0 keeps the whole distribution (what training wants)
+    top_p: float = 1.0  # nucleus; 1 keeps the whole distribution
+    top_k: int = 0  # 0 keeps the whole distribution
 
     def __post_init__(self) -> None:
         if not (self.temperature >= 0 and self.max_new_tokens >= 1 and 0 < self.top_p <= 1 and self.top_k >= 0):
@@ -73,7 +73,7 @@ class Sampling:
 
     @property
     def whole(self) -> bool:
-        """Whether every token can be drawn, so that log-probabilities are those that a trainer works out."""
+        """Whether every token can be drawn: if not, a trainer has to know which ones were left."""
         return self.temperature > 0 and self.top_p == 1 and self.top_k == 0
 
 
@@ -93,6 +93,9 @@ class Turn:
     seed: int  # the 64-bit key of this turn's randomness
     finish: Literal["stop", "length", "substitute"] = "stop"  # why it ended
     stand_in: str = ""  # the protocol that spoke in the agent's place; "" if it spoke itself
+    kept: np.ndarray | None = (
+        None  # int32 (C, K): the ids that top-k and top-p left to draw each token from, −1 beyond; None = all
+    )
 
     @property
     def state(self) -> str:

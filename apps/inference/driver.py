@@ -235,6 +235,7 @@ def _turn(request: Request, said: Completion) -> Turn:
         sampling=request.sampling,
         seed=request.seed,
         finish=said.finish,
+        kept=said.kept,
     )
 
 

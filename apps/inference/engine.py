@@ -38,6 +38,9 @@ class Completion:
     ids: np.ndarray  # int32 (C,), the end token included where it was sampled
     logprobs: np.ndarray  # float32 (C,), nats, of the sampling distribution
     finish: Literal["stop", "length"]
+    kept: np.ndarray | None = (
+        None  # int32 (C, K): the ids that each token was drawn from, −1 beyond; None = all of them
+    )
 
 
 class Engine(Protocol):

@@ -1,11 +1,13 @@
 """Draws the next token of each row, by inverting the distribution's cumulated sum at the row's own random number.
 
 One number in [0, 1) a token, keyed by the row's seed, decides: the draw does not depend on the batch, as far as the
-logits don't. Log-probabilities are those of the distribution that was sampled, cut and renormalised as it was.
+logits don't. Log-probabilities are those of the distribution that was sampled, cut and renormalised as it was; which ids were
+left by the cut is told, so that a trainer can renormalise over just these.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +33,22 @@ def draw(logits_BV: Tensor, uniform_B: Tensor, sampling: Sampling) -> tuple[Tens
     threshold = uniform_B[:, None] * cumulated[:, -1:]
     chosen = (cumulated <= threshold).sum(-1).clamp(max=logits_BV.shape[-1] - 1)
     return chosen, logprobs.gather(-1, chosen[:, None])[:, 0]
+
+
+def survivors(logits_BV: Tensor, sampling: Sampling) -> list[np.ndarray] | None:
+    """The ids that top-k and top-p leave in each row, int32; None where every token can be drawn, or just one (greedy)."""
+    if sampling.whole or sampling.temperature == 0:
+        return None
+    left_BV = (distribution(logits_BV, sampling) > -float("inf")).cpu().numpy()
+    return [np.flatnonzero(row).astype(np.int32) for row in left_BV]
+
+
+def table(left: Sequence[np.ndarray]) -> np.ndarray:
+    """Sets of ids as int32 (C, K), −1 beyond each set."""
+    made = np.full((len(left), max(map(len, left))), -1, np.int32)
+    for row, ids in zip(made, left, strict=True):
+        row[: len(ids)] = ids
+    return made
 
 
 def distribution(logits_BV: Tensor, sampling: Sampling) -> Tensor:

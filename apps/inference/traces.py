@@ -40,6 +40,10 @@ def write(path: Path, traces: Sequence[Trace]) -> None:
         _flat(file, "turns/prompt", np.array([prompt_number[t.state, t.prompt] for t in turns], np.int32))
         _ragged(file, "turns/ids", [t.completion_ids for t in turns], np.int32)
         _ragged(file, "turns/logprobs", [t.logprobs for t in turns], np.float32)
+        if any(t.kept is not None for t in turns):
+            kept = [np.zeros((0, 0), np.int32) if t.kept is None else t.kept for t in turns]
+            _ragged(file, "turns/kept", [ids.ravel() for ids in kept], np.int32)
+            _flat(file, "turns/kept/width", np.array([ids.shape[1] for ids in kept], np.int32))
         _flat(file, "turns/seed", np.array([t.seed for t in turns], np.uint64))
         _texts(file, "turns/text", [t.text for t in turns])
         for fact in FACTS:
@@ -103,6 +107,7 @@ def _read_turns(file, wanted: list[int]) -> Iterator[Turn]:
     facts = {fact: _read_named(file[f"turns/{fact}"], first, last) for fact in FACTS}
     samplings = _read_named(file["turns/sampling"], first, last)
     known = {text: Sampling(**json.loads(text)) for text in set(samplings)}
+    kept = _read_kept(file, first, last)
     for k in wanted:
         i, p = k - first, int(prompt[k - first]) - low
         yield Turn(
@@ -113,8 +118,17 @@ def _read_turns(file, wanted: list[int]) -> Iterator[Turn]:
             logprobs=logprobs[i],
             sampling=known[samplings[i]],
             seed=int(seeds[i]),
+            kept=kept[i],
             **{fact: values[i] for fact, values in facts.items()},
         )
+
+
+def _read_kept(file, first: int, last: int) -> list[np.ndarray | None]:
+    """What each token of each turn was drawn from; None for a turn whose draws were not cut."""
+    if "turns/kept" not in file:
+        return [None] * (last - first)
+    flat, widths = _read_ragged(file["turns/kept"], first, last), file["turns/kept/width"][first:last]
+    return [ids.reshape(-1, width) if width else None for ids, width in zip(flat, widths, strict=True)]
 
 
 def _flat(group, name: str, values: np.ndarray) -> None:

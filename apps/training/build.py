@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 import numpy as np
 
 from apps.credit.turns import pairs
-from apps.records import Turn, Valued
+from apps.records import MeritError, Turn, Valued
 from apps.training.rows import Rows
 
 
@@ -26,6 +26,9 @@ def rows_of(
     advantages (SFT) is given the turns with a positive advantage: rejection sampling. One that ranks the candidates of a
     state gets their values as they are, since only their order counts. Where each token has an advantage of its own they are
     a column, and the row's is their mean.
+
+    A policy gradient follows the distribution that was sampled from, cut by top-k and top-p as it was; what compares texts
+    (SFT, preference, KTO) reads them under the whole one.
     """
     values = advantages([row for _, row in turns])
     agents = {agents} if isinstance(agents, str) else agents
@@ -52,8 +55,22 @@ def rows_of(
         "pairs" in needs,
         states,
         {"advantages": by_token} if by_token else {},
+        kept=drawn_from([turn for turn, _ in kept]) if "advantages" in needs and "mismatch" not in needs else (),
         names=[named[id(turn)] for turn, _ in kept],
     )
+
+
+def drawn_from(turns: Sequence[Turn]) -> list[np.ndarray]:
+    """The ids that each token of each turn was drawn from; none at all where nothing was cut."""
+    cut = [turn for turn in turns if not turn.sampling.whole]
+    for turn in cut:
+        if turn.kept is None:
+            raise MeritError(
+                f"a turn of {turn.agent!r} was sampled with {turn.sampling}, and it is not known what its tokens were drawn "
+                "from: their probabilities cannot be worked out. Sample at temperature > 0 with an engine that keeps it "
+                "(transformers), or from the whole distribution (top_p = 1, top_k = 0)"
+            )
+    return [turn.kept for turn in turns] if cut else []
 
 
 def candidates(turns: Sequence[tuple[Turn, Valued]]) -> list[list[tuple[Turn, float]]]:

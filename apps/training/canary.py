@@ -7,6 +7,7 @@ weights that were trained (a rollout that never received its new weights is a kn
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ Pair = tuple[np.ndarray, np.ndarray]  # prompt ids, completion ids
 
 def write(folder: Path, rows: Rows, score: Callable[[Rows], Sequence[np.ndarray]], keep: bool = True) -> None:
     """Stores the first rows with `score(rows)`: log-probabilities at temperature 1. All ranks score, one has to `keep`."""
-    first = rows.first(SEQUENCES)
+    first = replace(rows.first(SEQUENCES), kept=())  # an engine scores under the whole distribution
     scored = Rows(first.prompts, first.completions, score(first), np.ones(len(first)))
     if keep:
         scored.save(folder / FILE)

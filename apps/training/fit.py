@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,7 @@ def drift(trainer: Trainer, rows: Sequence[Rows]) -> float | None:
     first = next((part.first(DRIFT_ROWS) for part in rows if len(part)), None)
     if first is None:
         return None
+    first = replace(first, kept=())  # under the whole distribution
     trained = np.concatenate(trainer.score(first))
     with trainer.model.disable_adapter():
         d = np.concatenate(trainer.score(first)) - trained

@@ -75,7 +75,9 @@ def rows_of(said: Sequence[Spoken], view: View, context: float, **columns: Seque
     completions = [turn.completion_ids for turn, _ in said]
     temperature = said[0][0].sampling.temperature or 1.0 if said else 1.0
     logprobs = [turn.logprobs for turn, _ in said]
-    return Rows(prompts, completions, logprobs, np.ones(len(said)), temperature, columns=columns)
+    kept = [turn.kept for turn, _ in said if turn.kept is not None]
+    kept = kept if len(kept) == len(said) else []
+    return Rows(prompts, completions, logprobs, np.ones(len(said)), temperature, columns=columns, kept=kept)
 
 
 def expectations(trainer: Trainer, rows: Rows) -> list[np.ndarray]:

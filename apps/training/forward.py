@@ -1,6 +1,6 @@
 """What a trainer reads of a model: figures of every completion token of a micro-batch, as one tensor (K, B, T).
 
-- `logprobs`: log π, nats, at the sampler's temperature.
+- `logprobs`: log π, nats, at the sampler's temperature, and where its draws were cut (top-k, top-p) among what was left.
 - `entropy`: of the distribution that the token was drawn from, nats.
 - `scores`: the scalar head after reading the token; `values`: the same before it, at the token that it follows.
 """
@@ -69,13 +69,16 @@ class Forward:
 
     def _language(self, hidden_NH: Tensor, layout: Layout, temperature: float, entropy: bool, exact: bool):
         figures = head.logprobs_and_entropy if entropy else head.logprobs
+        kept = () if layout.kept_NK is None else (layout.kept_NK,)
+        figures = head.kept_logprobs if kept else figures
         found = head.over_chunks(
-            lambda h, tokens: figures(self.logits(h, exact), tokens, temperature),
+            lambda h, tokens, *left: figures(self.logits(h, exact), tokens, temperature, *left),
             self.vocabulary,
             hidden_NH,
             layout.tokens_N,
+            *kept,
         )
-        return {"logprobs": found[:, 0], "entropy": found[:, 1]} if entropy else {"logprobs": found}
+        return {"logprobs": found[:, 0], "entropy": found[:, 1]} if found.ndim == 2 else {"logprobs": found}
 
     def _precision(self, like: Layout | Tensor, exact: bool):
         import torch

@@ -43,6 +43,21 @@ def logprobs_and_entropy(logits_NV: Tensor, tokens_N: Tensor, temperature: float
     return torch.stack([chosen_N, -(table_NV.exp() * table_NV).sum(-1)], -1)
 
 
+def kept_logprobs(logits_NV: Tensor, tokens_N: Tensor, temperature: float, kept_NK: Tensor) -> Tensor:
+    """log π of each token among the ids that it was drawn from (−1: none), and the entropy there: (N, 2) nats.
+
+    Top-k and top-p cut a distribution and renormalise what is left: the policy that was sampled from is this one.
+    """
+    import torch
+
+    scaled_NV = logits_NV.float() / temperature
+    table_NK = scaled_NV.gather(-1, kept_NK.clamp(min=0)).masked_fill(kept_NK < 0, -float("inf"))
+    mass_N = table_NK.logsumexp(-1)
+    chosen_N = scaled_NV.gather(-1, tokens_N[:, None])[:, 0] - mass_N
+    table_NK = (table_NK - mass_N[:, None]).masked_fill(kept_NK < 0, 0.0)
+    return torch.stack([chosen_N, -(table_NK.exp() * table_NK).sum(-1)], -1)
+
+
 def divergence(kind: str, student_NV: Tensor, teacher_NV: Tensor, temperature: float) -> Tensor:
     """Between the teacher's and the student's next-token distributions at a temperature, from their logits: (N,) nats.
 

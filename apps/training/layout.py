@@ -38,12 +38,13 @@ class Layout:
     column_N: Tensor  # int64: which token of its completion
     here_N: Tensor  # int64 into the flat lines: the token itself
     before_N: Tensor  # int64 into the flat lines: the token that it follows
+    kept_NK: Tensor | None  # int64: the ids that each token was drawn from, −1 beyond; None where it was from all
     shape: tuple[int, int]  # (B, T): rows, and tokens of the longest completion
     packed: bool  # whether some line holds more than one row
 
     def to(self, device: str) -> Layout:
-        names = (name for name in self.__slots__ if name not in ("shape", "packed"))
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        tensors = {name: getattr(self, name) for name in self.__slots__ if name not in ("shape", "packed")}
+        return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items() if tensor is not None})
 
     @property
     def tokens_N(self) -> Tensor:
@@ -97,7 +98,19 @@ def lay(rows: Rows, micro: Sequence[int], packed: bool) -> Layout:
             start = stop
     row, column, here, before = np.concatenate(found, axis=1)
     shape = (len(micro), max(len(rows.completions[i]) for i in micro))
-    return _layout((ids, positions, segments, parents, row, column, here, before), shape, len(lines) < len(micro))
+    arrays = (ids, positions, segments, parents, row, column, here, before)
+    return _layout(arrays, _kept(rows, micro, row, column), shape, len(lines) < len(micro))
+
+
+def _kept(rows: Rows, micro: Sequence[int], row: np.ndarray, column: np.ndarray) -> np.ndarray | None:
+    """What each of the N tokens was drawn from, (N, K)."""
+    if not len(rows.kept):
+        return None
+    table = np.full((len(row), max(rows.kept[i].shape[1] for i in micro)), -1, np.int64)
+    for b, i in enumerate(micro):
+        mine = row == b
+        table[mine, : rows.kept[i].shape[1]] = rows.kept[i][column[mine]]
+    return table
 
 
 def _places(b: int, offset: int, start: int, length: int, last: int | None) -> np.ndarray:
@@ -110,10 +123,11 @@ def _places(b: int, offset: int, start: int, length: int, last: int | None) -> n
     return found if last is not None else found[:, 1:]
 
 
-def _layout(arrays: Sequence[np.ndarray], shape: tuple[int, int], packed: bool) -> Layout:
+def _layout(arrays: Sequence[np.ndarray], kept: np.ndarray | None, shape: tuple[int, int], packed: bool) -> Layout:
     import torch
 
-    return Layout(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays), shape, packed)
+    tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+    return Layout(*tensors, None if kept is None else torch.from_numpy(kept), shape, packed)
 
 
 def families(rows: Rows, micro: Sequence[int]) -> list[Family]:

@@ -33,6 +33,9 @@ class Rows:
     # One figure a completion token, float32 (C,) a row. `mask`: 0 carries no loss (without it all do); `advantages`: instead
     # of the row's own; `targets`: what a scalar head is taught, NaN for nothing; `values`: what it said when it was sampled.
     columns: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)
+    kept: Sequence[
+        np.ndarray
+    ] = ()  # int32 (C, K) each: the ids that each token was drawn from, −1 beyond; empty = all ids
     names: Sequence[str] = ()  # where each row comes from (its trace and turn), for errors; empty where it is not known
 
     def __len__(self) -> int:
@@ -70,6 +73,7 @@ class Rows:
             **ragged,
             states=states,
             columns={k: v[:count] for k, v in self.columns.items()},
+            kept=self.kept[:count],
             names=self.names[:count],
         )
 
@@ -93,7 +97,7 @@ class Rows:
 
     def _check_columns(self) -> None:
         """MeritError where a figure a token is not there for every token."""
-        for name, column in self.columns.items():
+        for name, column in {**self.columns, **({"kept": self.kept} if len(self.kept) else {})}.items():
             for i, (figures, said) in enumerate(zip(column, self.completions, strict=True)):
                 if len(figures) != len(said):
                     raise MeritError(
@@ -112,6 +116,8 @@ class Rows:
                 temperature=self.temperature,
                 paired=self.paired,
                 **({} if self.states is None else {"states": self.states}),
+                **_flat("kept", [ids.ravel() for ids in self.kept], np.int32),
+                kept_widths=np.array([ids.shape[1] for ids in self.kept], np.int64),
                 columns=np.array(sorted(self.columns), dtype="U"),
                 names=np.array(self.names, dtype="U"),
                 **{
@@ -134,6 +140,10 @@ class Rows:
                 bool(file["paired"]),
                 file.get("states"),
                 {name: _rows(file, f"column_{name}") for name in file["columns"].tolist()},
+                [
+                    ids.reshape(-1, width)
+                    for ids, width in zip(_rows(file, "kept"), file["kept_widths"].tolist(), strict=True)
+                ],
                 file["names"].tolist(),
             )
 

@@ -157,8 +157,12 @@ class Transformers:
         alive = list(range(len(requests)))  # the request of each row that is still in the batch
         ids: list[list[int]] = [[] for _ in requests]
         logprobs: list[list[float]] = [[] for _ in requests]
+        kept_ids: list[list[np.ndarray]] = [[] for _ in requests]  # what each token was drawn from, where that was cut
         for step in range(sampling.max_new_tokens):
             chosen, logprob = sampler.draw(logits, uniform[alive, step], sampling)
+            if left := sampler.survivors(logits, sampling):
+                for i, ids_left in zip(alive, left, strict=True):
+                    kept_ids[i].append(ids_left)
             chosen_list = chosen.tolist()
             for i, token, value in zip(alive, chosen_list, logprob.tolist(), strict=True):
                 ids[i].append(token)
@@ -179,7 +183,7 @@ class Transformers:
             logits = self.model(
                 chosen[:, None], attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
             ).logits[:, -1]
-        return [self._completion(*said) for said in zip(ids, logprobs, strict=True)]
+        return [self._completion(*said) for said in zip(ids, logprobs, kept_ids, strict=True)]
 
     def _read(self, requests: Sequence[Request]):
         """Reads the prompts, equal ones of one policy once: the next token's logits, the cache, the attention mask."""
@@ -211,10 +215,11 @@ class Transformers:
             ids[row, width - len(sequence) :], mask[row, width - len(sequence) :] = sequence, 1
         return self.torch.from_numpy(ids).to(self.device), self.torch.from_numpy(mask).to(self.device)
 
-    def _completion(self, ids: list[int], logprobs: list[float]) -> Completion:
+    def _completion(self, ids: list[int], logprobs: list[float], left: list[np.ndarray]) -> Completion:
         text = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
         finish = "stop" if ids[-1] in self.ends else "length"
-        return Completion(text, np.asarray(ids, np.int32), np.asarray(logprobs, np.float32), finish)
+        kept = sampler.table(left) if left else None
+        return Completion(text, np.asarray(ids, np.int32), np.asarray(logprobs, np.float32), finish, kept)
 
 
 def open_model(path: str, options: Options, device: str):
