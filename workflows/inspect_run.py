@@ -65,7 +65,7 @@ def found(runs: Path, run: str, task: str, when: str) -> Iterator[Found]:
 
 def shards(folder: Path, when: str) -> list[Shard]:
     """What was played and given credit before, after, in a round's training, or in that of all rounds."""
-    root, index = _store(folder), json.loads((folder / "artifacts.json").read_text())
+    root, index = store_of(folder), json.loads((folder / "artifacts.json").read_text())
     stages = {entry["key"]: entry["stage"] for entry in index}
     if "assign" not in stages.values():
         raise MeritError(f"{folder}: credit was given to no play of this run; name one of post_train")
@@ -82,7 +82,10 @@ def folder_of(runs: Path, run: str) -> Path:
     for folder in (runs / run, Path(run)):
         if (folder / "artifacts.json").is_file():
             return folder
-    known = sorted(file.parent.name for file in runs.glob("*/artifacts.json"))
+    known = sorted(file.parent.name for file in runs.glob("*/artifacts.json") if file.parent.name != "latest")
+    known += sorted(
+        str(file.parent.relative_to(runs)) for file in runs.glob("*/*/artifacts.json") if "latest" not in file.parts
+    )
     raise MeritError(leaf.unknown(f"finished runs in {runs}", run, known))
 
 
@@ -106,7 +109,7 @@ def _assigned(index: list[dict[str, Any]], when: str) -> list[dict[str, Any]]:
     return [entry for entry in assigned if entry["round"] == int(when)]
 
 
-def _store(folder: Path) -> Path:
+def store_of(folder: Path) -> Path:
     """The store of a run: a relative one lies where the run was started or, if all was moved since, below here."""
     named = Path(yaml.safe_load((folder / "config.yaml").read_text())["store"])
     started = Path(json.loads((folder / "environment.json").read_text())["folder"])

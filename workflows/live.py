@@ -150,6 +150,18 @@ def _await_all(plan: Plan) -> None:
             raise error
 
 
+def first_fault(nodes: Iterable[Node]) -> BaseException | None:
+    """The fault of the first task that failed by itself, with its stage; None if none did. All of them are over."""
+    from parsl.dataflow.errors import DependencyError
+
+    for node in nodes:
+        error = node.future.exception()
+        if error is not None and not isinstance(error, DependencyError):
+            kind = "" if isinstance(error, MeritError) else f"{type(error).__name__}: "
+            return MeritError(f"{node.stage.name}: {kind}{error}")
+    return None
+
+
 @contextmanager
 def terminable():
     """SIGTERM ends the run as Ctrl-C does, with everything cleaned up; at SIGUSR1 training tasks save their work and go on."""

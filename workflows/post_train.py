@@ -26,6 +26,7 @@ def dag(config: Config, plan: Plan) -> dict[str, Node]:
     steps = steps.onward(standing)
     report = steps.report(story, before, steps.tests(standing.team), shown, steps.show(standing.team))
     found = {"report": report, "team": standing.team, "untrained": untrained, "model": standing.base}
+    found["scores"] = standing.scores
     return {name: node for name, node in found.items() if node}
 
 

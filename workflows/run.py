@@ -9,6 +9,8 @@ python workflows/run.py why RUN TASK                     where the credit comes 
 python workflows/run.py simulate --nodes 64,512          what a run would take, without running it
 python workflows/run.py datasets RUN --kind pairs --out FOLDER   its credit as data for other trainers
 python workflows/run.py export RUN --agent critic --merge --out FOLDER   a trained agent as a model
+python workflows/run.py compare RUN RUN                  two runs on the same held-out tasks, with paired tests
+python workflows/run.py --manifest FILE                  a study: many runs as one DAG
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
@@ -31,10 +35,10 @@ from apps import leaf
 from apps.artifacts import FULL
 from apps.records import MeritError
 from workflows import config as configuration
-from workflows import sites
+from workflows import look, sites
 from workflows.plan import Plan
 
-COMMANDS = ("run", "list", "trace", "why", "datasets", "export", "simulate")
+COMMANDS = ("run", "list", "trace", "why", "datasets", "compare", "export", "simulate")
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=False)
 
 
@@ -53,7 +57,8 @@ def find(name: str) -> ModuleType:
 
 
 @app.command(
-    epilog="Other commands: list KIND · trace RUN TASK · why RUN TASK · datasets RUN · export RUN · simulate (each with --help). "
+    epilog="Other commands: list KIND · trace RUN TASK · why RUN TASK · datasets RUN · compare RUN RUN · export RUN · "
+    "simulate (each with --help). "
     "A run lives in runs/NAME; run the same command again to go on where it stopped."
 )
 def run(
@@ -63,6 +68,9 @@ def run(
             metavar="[WORKFLOW] [KEY=VALUE]...",
             help="a workflow (default: post_train), then overrides such as rounds=3 or credit.name=uniform",
         ),
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="a YAML file of a study: many runs as one DAG; see docs/sweeps.md")
     ] = None,
     site: Annotated[str, typer.Option(help="where to run: a folder of site/, or a path; default: local")] = "",
     site_option: Annotated[
@@ -83,6 +91,8 @@ def run(
 ) -> None:
     """Runs a workflow. What is finished is never computed twice."""
     words, site_option = list(words or []), list(site_option or [])
+    if manifest or (resume and (manifest := _study(words))):
+        return _sweep(manifest, config, words, site, site_option, dry_run, seed, resume)
     name = words.pop(0) if words and "=" not in words[0] else ""
     where: dict[str, str] = {}
     if resume:
@@ -108,19 +118,13 @@ def run(
     folder = Path(settings.runs).absolute() / settings.name
     command = shlex.join(["python", *sys.argv])
     place = {"site": site, "site_options": site_option}
-    try:
+    with _ending(command):
         live.carry_out(workflow, settings, plan, results, chosen, folder, place)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        typer.echo(f"\nStopped. What is finished is kept; go on with:\n  {command}", err=True)
-        raise typer.Exit(stop.code if isinstance(stop, SystemExit) else 130) from None
-    except MeritError as error:
-        typer.echo(f"error: {error}\nWhat is finished is kept; once it is mended, go on with:\n  {command}", err=True)
-        raise typer.Exit(1) from None
-    except OSError as error:
-        full = "the disk is full: " if error.errno in FULL else ""
-        typer.echo(f"error: {full}{error}\nOnce that is mended, go on with:\n  {command}", err=True)
-        raise typer.Exit(1) from None
     _print_result(folder)
+
+
+for command in (look.trace, look.why, look.datasets, look.compare, look.export):
+    app.command()(command)
 
 
 @app.command("list")
@@ -136,95 +140,75 @@ def list_(
     elif kind == "sites":
         typer.echo("\n".join(sites.names()))
     elif kind == "workflows":
-        _columns({name: (find(name).__doc__ or "").strip().split("\n")[0] for name in workflows()})
+        look.columns({name: (find(name).__doc__ or "").strip().split("\n")[0] for name in workflows()})
     elif kind in kinds:
-        _columns({name: leaf.summary(kinds[kind], name) for name in leaf.names(kinds[kind])})
+        look.columns({name: leaf.summary(kinds[kind], name) for name in leaf.names(kinds[kind])})
     else:
         raise MeritError(leaf.unknown("list", kind, list(kinds)))
 
 
-@app.command()
-def trace(
-    run: Annotated[str, typer.Argument(help="a run's name or folder")],
-    task: Annotated[str, typer.Argument(help="a task's id, or the start of one; none: the tasks that were shown")] = "",
-    when: Annotated[str, typer.Option(help="before, after, or the number of a training round")] = "after",
-    full: Annotated[bool, typer.Option("--full", help="shorten nothing")] = False,
-    runs: Annotated[str, typer.Option(help="folder of the runs")] = "runs",
+def _study(words: list[str]) -> Path | None:
+    """The manifest that a study left in its folder, if --resume means one."""
+    file = _meant(words) / "manifest.yaml"
+    return file.resolve() if file.is_file() else None
+
+
+def _sweep(
+    manifest: Path,
+    config: Path | None,
+    words: list[str],
+    site: str,
+    site_option: list[str],
+    dry_run: bool,
+    seed: int | None,
+    resume: bool,
 ) -> None:
-    """Prints the traces of a task as conversations, with verdicts and credit beside the turns."""
-    from apps.report import conversation
-    from workflows import inspect_run
+    """Carries a study out, or counts what there is to do."""
+    from workflows import sweep
 
-    for one in inspect_run.found(Path(runs), run, task, when):
-        color = sys.stdout.isatty()
-        typer.echo(conversation.conversation(one.graded, one.credit, color=color, task=one.task, full=full))
+    place: dict[str, Any] = {"site": site or "local", "site_options": site_option}
+    fixed: dict[str, Any] = {"seed": seed}
+    if resume:
+        if config:
+            raise MeritError("--resume goes on with a study's own settings; leave --config out, or leave --resume out")
+        kept = _go_to(manifest.parent)
+        words = [word for word in words if word.partition("=")[0] not in ("runs", "name")]
+        place = {"site": site or kept["site"], "site_options": site_option or ([] if site else kept["site_options"])}
+        fixed |= {"runs": str(manifest.parent.parent), "name": manifest.parent.name}
+    if words and "=" not in words[0]:
+        raise MeritError(f"{words[0]!r}: with --manifest the workflow is named in the file, as in workflow: {words[0]}")
+    chosen = sites.load(place["site"], **_pairs(place["site_options"]))
+    study = sweep.study(manifest, find, config, words, **fixed)
+    rungs = sweep.planned(study)
+    if dry_run:
+        return typer.echo(f"# site: {place['site']}\n{sweep.table(study, rungs)}")
+    from workflows import sweep_live
 
+    with _ending(shlex.join(["python", *sys.argv])):
+        ended = sweep_live.carry_out(study, rungs, chosen, place)
+    from apps.report import sweep_page
 
-@app.command()
-def why(
-    run: Annotated[str, typer.Argument(help="a run's name or folder")],
-    task: Annotated[str, typer.Argument(help="a task's id, or the start of one")],
-    when: Annotated[str, typer.Option(help="before, after, or the number of a training round")] = "after",
-    full: Annotated[bool, typer.Option("--full", help="shorten nothing")] = False,
-    runs: Annotated[str, typer.Option(help="folder of the runs")] = "runs",
-) -> None:
-    """Explains the credit of each agent in the traces of a task, from the replays that it rests on."""
-    from apps.report import conversation
-    from workflows import inspect_run
-
-    for one in inspect_run.found(Path(runs), run, task, when):
-        if one.credit:
-            typer.echo(conversation.explain(one.graded, one.credit, one.findings, one.index, full))
-
-
-@app.command()
-def datasets(
-    run: Annotated[str, typer.Argument(help="a run's name or folder")],
-    out: Annotated[Path, typer.Option(help="folder that is made: AGENT.jsonl and README.md")],
-    kind: Annotated[str, typer.Option(help="sft, pairs, kto or rl")] = "sft",
-    agent: Annotated[str, typer.Option(help="of this agent alone; default: of each")] = "",
-    when: Annotated[
-        str, typer.Option(help="the number of a training round, all of them, or before or after: those are test tasks")
-    ] = "all",
-    threshold: Annotated[float, typer.Option(help="the value that parts good turns from bad ones: sft, kto")] = 0.0,
-    margin: Annotated[
-        float, typer.Option(min=0, help="how far apart a pair's values are, or how far from the threshold: pairs, kto")
-    ] = 0.0,
-    runs: Annotated[str, typer.Option(help="folder of the runs")] = "runs",
-) -> None:
-    """Writes what a run's credit makes for other trainers: JSONL for each agent, in TRL's column names."""
-    from apps.credit.datasets import Rule
-    from workflows import data_sets, inspect_run
-
-    folder = inspect_run.folder_of(Path(runs), run)
-    counts = data_sets.write(folder, out, kind, Rule(threshold, margin), agent, when)
-    _columns({name: f"{count} rows" for name, count in sorted(counts.items())})
-    typer.echo(f"\nWritten to {out}")
+    typer.echo(sweep_page.text(json.loads((study.folder / "sweep.json").read_text())))
+    typer.echo(f"\nThe whole story: {study.folder / 'sweep.html'}")
+    if ended.faults:
+        raise typer.Exit(1)
 
 
-@app.command()
-def export(
-    run: Annotated[str, typer.Argument(help="a run's name or folder")],
-    out: Annotated[
-        Path, typer.Option(help="folder that is made: of --agent itself, else OUT/AGENT of each trained one")
-    ],
-    agent: Annotated[str, typer.Option(help="this agent alone; default: each that was trained")] = "",
-    merge: Annotated[
-        bool,
-        typer.Option(
-            "--merge", help="a whole model with the adapter in its weights; default: an adapter in PEFT format"
-        ),
-    ] = False,
-    base: Annotated[str, typer.Option(help="where the base model lies now; default: where the run found it")] = "",
-    dtype: Annotated[str, typer.Option(help="of merged weights: float32 or bfloat16")] = "float32",
-    runs: Annotated[str, typer.Option(help="folder of the runs")] = "runs",
-) -> None:
-    """Writes trained agents as adapters or models that plain transformers loads, with tokenizer and model card."""
-    from workflows import export as exported
-    from workflows import inspect_run
-
-    for folder in exported.write(inspect_run.folder_of(Path(runs), run), out, agent, merge, base, dtype):
-        typer.echo(str(folder))
+@contextmanager
+def _ending(command: str) -> Iterator[None]:
+    """Whatever ends a run, the user is told how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as stop:
+        typer.echo(f"\nStopped. What is finished is kept; go on with:\n  {command}", err=True)
+        raise typer.Exit(stop.code if isinstance(stop, SystemExit) else 130) from None
+    except MeritError as error:
+        typer.echo(f"error: {error}\nWhat is finished is kept; once it is mended, go on with:\n  {command}", err=True)
+        raise typer.Exit(1) from None
+    except OSError as error:
+        full = "the disk is full: " if error.errno in FULL else ""
+        typer.echo(f"error: {full}{error}\nOnce that is mended, go on with:\n  {command}", err=True)
+        raise typer.Exit(1) from None
 
 
 @app.command()
@@ -276,16 +260,26 @@ def _pairs(words: list[str]) -> dict[str, object]:
 
 def _resumed(words: list[str]) -> tuple[Path, dict[str, Any]]:
     """The settings and the environment of an earlier run. Goes to the folder that it was started in, as its paths do."""
-    given = dict(word.split("=", 1) for word in words if "=" in word)
-    folder = Path(given.get("runs", "runs")) / given.get("name", "latest")
+    folder = _meant(words)
     if not (folder / "config.yaml").is_file():
         known = sorted(f.parent.name for f in folder.parent.glob("*/config.yaml"))
         raise MeritError(leaf.unknown("--resume: run", folder.name, known))
     folder = folder.resolve()
+    return folder / "config.yaml", _go_to(folder)
+
+
+def _meant(words: list[str]) -> Path:
+    """The folder that --resume means."""
+    given = dict(word.split("=", 1) for word in words if "=" in word)
+    return Path(given.get("runs", "runs")) / given.get("name", "latest")
+
+
+def _go_to(folder: Path) -> dict[str, Any]:
+    """The environment of an earlier run. Goes to the folder that it was started in, as its paths do."""
     kept = json.loads((folder / "environment.json").read_text())
     if Path(kept["folder"]).is_dir():  # else all was moved, and here is as good a guess as any
         os.chdir(kept["folder"])
-    return folder / "config.yaml", kept
+    return kept
 
 
 def _print_plan(plan: Plan, settings: configuration.Run, site: str) -> None:
@@ -307,12 +301,6 @@ def _print_result(folder: Path) -> None:
     typer.echo(
         f"\nThe whole story: {folder / 'report.html'}" if (folder / "report.html").is_file() else f"\nResults: {folder}"
     )
-
-
-def _columns(rows: dict[str, str]) -> None:
-    width = max(map(len, rows), default=0) + 2
-    for name, text in rows.items():
-        typer.echo(f"{name:<{width}}{text}")
 
 
 def main(arguments: list[str]) -> int:

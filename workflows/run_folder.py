@@ -18,6 +18,7 @@ from workflows.plan import Node, Plan
 
 SUMMARY = "summary.json"
 POLICIES = ("adapters", "models")  # folders with a folder for each agent that was trained
+BOOKKEEPING = shutil.ignore_patterns("manifest.json", stages.FACTS)  # of the store
 
 
 def described(workflow: ModuleType, place: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,6 +68,11 @@ def _copy_reward_model(members: list[Path], target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     for number, member in enumerate(members, 1):
         _copy_model(member, target / str(number) if len(members) > 1 else target)
+
+
+def copy(source: Path, folder: Path) -> None:
+    """The files of an artifact, beside what lies in the folder."""
+    shutil.copytree(source, folder, ignore=BOOKKEEPING, dirs_exist_ok=True)
 
 
 def _copy_model(source: Path, target: Path) -> None:

@@ -67,6 +67,18 @@ def validation(name: str, points: Sequence[Value], promoted: Sequence[bool]) -> 
     return svg(figure, name)
 
 
+def over_seeds(name: str, rows: Sequence[tuple[str, Sequence[float], Value, bool]], xlabel: str) -> str:
+    """A line a row: (label, what each run came to, their mean, whether it stands out)."""
+    figure, axes = _axes(max(1.1, 0.6 + 0.36 * len(rows)))
+    for y, (_, values, mean, marked) in enumerate(rows):
+        colour = AFTER if marked else BEFORE
+        axes.plot(values, [y] * len(values), "o", markerfacecolor="none", markeredgecolor=colour, markersize=4.5)
+        _interval(axes, y, mean, colour, "D")
+    _categories(axes, [label for label, *_ in rows])
+    axes.set_xlabel(xlabel)
+    return svg(figure, name)
+
+
 def over_rounds(name: str, lines: Mapping[str, Sequence[Value]], ylabel: str, zero: bool = False) -> str:
     """A line a role over the training rounds, with intervals where there are any."""
     figure, axes = _axes(2.6)

@@ -1,0 +1,183 @@
+"""Carries a study out: run beside run, rung after rung. A run that fails is told of in the table, and the others go on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from apps.evaluation import rung
+from apps.records import MeritError
+from workflows import config as configuration
+from workflows import live, run_folder, sites, store
+from workflows.plan import Node
+from workflows.sweep import Member, Study, out_after
+
+MANIFEST = "manifest.yaml"
+TICK_S = 0.5  # how long Ctrl-C waits at most
+
+
+@dataclass(slots=True)
+class Ended:
+    """How the runs of a study ended, by name."""
+
+    members: dict[str, Member] = field(default_factory=dict)  # as far as each was carried out
+    faults: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)  # by a rung, which one
+
+
+def carry_out(study: Study, rungs: Sequence[Sequence[Member]], site: sites.Site, place: Mapping[str, Any]) -> Ended:
+    """Runs them all and puts the tables into the study's folder. `rungs` as `sweep.planned` gives them."""
+    first = {node.key: node for member in rungs[0] for node in member.nodes()}
+    live.check_ranks(first.values(), site)
+    study.folder.mkdir(parents=True, exist_ok=True)
+    with store.lock(study.folder), live.terminable():
+        described = run_folder.described(study.workflow, place)
+        _begin(study, described)
+        shelf = store.Store(study.store)
+        try:
+            with live.at_work(first.values(), shelf, site, study.folder / ".parsl", study.name) as progress:
+                driver = _Driver(study, shelf, site, progress, described)
+                with _told_to_all(driver):
+                    ended = driver.rungs(rungs[0])
+        except BaseException as error:
+            stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
+            run_folder.ended(study.folder, "stopped" if stopped else "failed", None if stopped else error)
+            raise
+        run_folder.ended(study.folder, "failed" if ended.faults else "finished", _told(ended))
+    return ended
+
+
+class _Driver:
+    """What it takes to carry members out, and how they ended."""
+
+    def __init__(
+        self, study: Study, shelf: store.Store, site: sites.Site, progress: Any, described: Mapping[str, Any]
+    ) -> None:
+        self.study, self.shelf, self.site, self.progress, self.described = study, shelf, site, progress, described
+        self.ended = Ended()
+        self.active: list[Member] = []
+
+    def rungs(self, members: Sequence[Member]) -> Ended:
+        """Rung after rung, then the tables."""
+        for number, rounds in enumerate(self.study.rungs):
+            self.together(members)
+            if number < len(self.study.rungs) - 1:
+                members = self.chosen([m for m in members if m.run.name not in self.ended.faults], rounds or 0)
+        self.tables()
+        return self.ended
+
+    def together(self, members: Sequence[Member]) -> None:
+        """As many runs at the same time as the manifest allows; each is settled when it is done."""
+        waiting, active = list(members), self.active
+        at_once = self.study.sheet.manifest.at_once or len(waiting)
+        while waiting or active:
+            while waiting and len(active) < at_once:
+                active.append(waiting.pop(0))
+                self.start(active[-1])
+            for member in _over(active):
+                active.remove(member)
+                self.settle(member)
+
+    def start(self, member: Member) -> None:
+        """Hands over what is not at work already for another run."""
+        self.folder(member).mkdir(exist_ok=True)
+        run_folder.begin(self.folder(member), member.config, self.described)
+        self.launch(member.nodes(), member.config)
+        self.ended.members[member.run.name] = member
+
+    def launch(self, nodes: Sequence[Node], config: configuration.Run) -> None:
+        launch: Callable | None = None
+        for node in nodes:
+            if node.future is None:
+                launch = launch or live.launcher(self.shelf, config, self.site)
+                self.progress.expect(node.key, node.stage.name, node.round)
+                node.future = launch(node)
+
+    def settle(self, member: Member) -> None:
+        """What a run leaves: its folder, or why it failed."""
+        run, folder = member.run, self.folder(member)
+        failed = live.first_fault(member.nodes())
+        if failed is not None:
+            self.ended.faults[run.name] = str(failed)
+            run_folder.ended(folder, "failed", failed)
+            self.progress.say(f"run {run.name} failed: {failed}")
+        elif member.whole:
+            found = {name: node.future.result() for name, node in member.results.items()}
+            run_folder.finish(folder, member.config, member.plan, found)
+            run_folder.ended(folder, "finished", None)
+
+    def chosen(self, members: Sequence[Member], rounds: int) -> Sequence[Member]:
+        """The runs of the next rung, after its decision was made or found."""
+        if not members:
+            return []
+        node = self.study.decide(members, rounds)
+        self.launch([node], members[0].config)
+        decision = rung.read(Path(node.future.result().path))
+        out = [member for member in members if member.run.configuration not in decision["kept"]]
+        self.ended.left_out |= {member.run.name: out_after(rounds) for member in out}
+        for member in out:
+            run_folder.ended(self.folder(member), "left out", MeritError(self.ended.left_out[member.run.name]))
+        self.progress.say(f"rung of {rounds} rounds: {', '.join(decision['kept'])} go on, of {len(decision['scores'])}")
+        following = self.study.rungs[self.study.rungs.index(rounds) + 1]
+        alive = [member.run for member in members if member not in out]
+        return [self.study.member(run, following) for run in alive]
+
+    def tables(self) -> None:
+        """The stage `sweep`, on all that there is of the runs, and its files in the study's folder."""
+        ended = self.ended
+        node = self.study.tables(list(ended.members.values()), ended.faults, ended.left_out)
+        self.launch([node], next(iter(ended.members.values())).config)
+        run_folder.copy(Path(node.future.result().path), self.study.folder)
+        self.best(node)
+
+    def best(self, node: Node) -> None:
+        """The configuration that stood best on validation tasks, as a file for --config."""
+        file = self.study.folder / "best.yaml"
+        file.unlink(missing_ok=True)
+        found = json.loads((Path(node.future.result().path) / "sweep.json").read_text())
+        if found["best"]:
+            member = next(m for m in self.ended.members.values() if m.run.configuration == found["best"])
+            settings = member.config.model_dump(mode="json") | {"name": "", "runs": self.study.base["runs"]}
+            head = f"# {found['best']}: the best of {self.study.name} by {found['chosen_by']}\n"
+            run_folder.write(file, head + configuration.dump(type(member.config)(**settings)))
+
+    def folder(self, member: Member) -> Path:
+        return self.study.folder / member.run.name
+
+
+def _over(active: Sequence[Member]) -> list[Member]:
+    """Waits until a run is over; those that are."""
+    while True:
+        pending = {m.run.name: {n.future for n in m.wanted if not n.future.done()} for m in active}
+        if over := [member for member in active if not pending[member.run.name]]:
+            return over
+        wait(set().union(*pending.values()), timeout=TICK_S, return_when=FIRST_COMPLETED)
+
+
+@contextmanager
+def _told_to_all(driver: _Driver) -> Iterator[None]:
+    """Where the whole study stops, the folders of the runs that were at work say so."""
+    try:
+        yield
+    except BaseException:
+        for member in driver.active:
+            run_folder.ended(driver.folder(member), "stopped", None)
+        raise
+
+
+def _begin(study: Study, described: Mapping[str, Any]) -> None:
+    run_folder.write(study.folder / MANIFEST, study.text())
+    run_folder.write(study.folder / "environment.json", json.dumps(dict(described), indent=2) + "\n")
+    run_folder.ended(study.folder, "running", None)
+    run_folder.point_at_latest(study.folder)
+
+
+def _told(ended: Ended) -> MeritError | None:
+    if not ended.faults:
+        return None
+    return MeritError(f"{len(ended.faults)} of {len(ended.members)} runs failed: {', '.join(ended.faults)}")
