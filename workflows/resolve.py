@@ -118,6 +118,11 @@ def check_training(config: PostTrain) -> None:
             f"training.lora.quantise={wanted} and engine.quantise={read}: a policy is trained and speaks over the same base model; "
             "set both or neither"
         )
+    if config.team.models and (read_by_run := token_wants(config)):
+        raise MeritError(
+            f"advantage.name={config.advantage['name']} asks the run's own base model about tokens ({', '.join(sorted(read_by_run))}), "
+            "and agents with team.models may have others; take another advantage, or one base model for all"
+        )
     models |= {f"team.models.{role}": given for role, given in config.team.models.items()}
     for given in models.values() if lora is not None else ():
         policy.check_targets(lora.targets, model.layers(given))

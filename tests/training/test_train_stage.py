@@ -80,6 +80,38 @@ def weights(folder):
     return (folder / policy.ADAPTER).read_bytes()
 
 
+def played_by(folder, spoken):
+    """A team whose agents have policies of these digests."""
+    folder.mkdir()
+    rows = {agent: {"digest": spoken.get(agent, "base"), "shares": "", "base": ""} for agent in AGENTS}
+    (folder / policies.FILE).write_text(json.dumps(rows))
+    return folder
+
+
+def test_what_a_guest_said_is_trained_on_by_nobody(shards, batched, tmp_path):
+    """The shards were played by untrained agents: since then the critic has learned, so its turns are another policy's."""
+    out = tmp_path / "out"
+    out.mkdir()
+    inputs = {"rollout": shards, "grade": shards, "assign": shards}
+    options = {"agents": AGENTS, "advantage": {"name": "grpo"}, "objective": {"name": "grpo"}}
+    now = played_by(tmp_path / "now", {"critic": "learned"})
+    facts = app.batch(out, {**inputs, "policies": [now]}, options)
+    assert facts["critic"] == {"turns": 0, "rows": 0} and facts["solver"] == batched[1]["solver"]
+
+
+def test_rows_of_agents_that_share_a_policy_are_one_set(shards, batched, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    options = {"agents": ["solver"], "advantage": {"name": "grpo"}, "objective": {"name": "grpo"}}
+    inputs = {"rollout": shards, "grade": shards, "assign": shards}
+    facts = app.batch(out, inputs, {**options, "share": {"critic": "solver"}})
+    both = [Rows.load(batched[0] / f"{agent}.npz") for agent in ("solver", "critic")]
+    together = Rows.load(out / "solver.npz")
+    assert facts["solver"]["rows"] == len(together) == sum(map(len, both)) and list(facts) == ["solver"]
+    ids = [sorted(row.tobytes() for part in parts for row in part.completions) for parts in ([together], both)]
+    assert ids[0] == ids[1] and together.advantages.sum() == pytest.approx(sum(r.advantages.sum() for r in both))
+
+
 def test_a_batch_holds_the_tokens_that_were_sampled_of_turns_with_an_advantage(shards, batched):
     out, facts = batched
     assert {agent: facts[agent]["rows"] for agent in AGENTS} == {
