@@ -16,7 +16,7 @@ from pydantic import Field
 
 from apps import leaf, records, stages
 from apps.records import MeritError
-from workflows.config import Run, Section, overlay, validated
+from workflows.config import Run, Section, defaults, overlay, validated
 from workflows.plan import Node, Plan
 
 __all__ = ["Config", "dag"]
@@ -87,5 +87,5 @@ def selected(methods: list[Method], only: tuple[str, ...]) -> list[Method]:
 
 def _run(config: Config, plan: Plan, method: Method, settings: Section, seed: int) -> Node:
     workflow = importlib.import_module(f"workflows.{method.workflow}")
-    given = {"model": config.model, **settings, "seed": seed, "name": method.name}
+    given = {**overlay(defaults(workflow.Config), settings), "model": config.model, "seed": seed, "name": method.name}
     return workflow.dag(validated(workflow.Config, given, f"effects.yaml: {method.name}"), plan)[method.node]
