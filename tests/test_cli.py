@@ -107,10 +107,13 @@ def test_list_has_a_line_on_each(tmp_path, kind):
 
 
 def test_list_lists_its_kinds_the_workflows_and_the_sites(tmp_path):
-    assert set(run(tmp_path, "list").stdout.split()) == {*KINDS, "sites", "workflows"}
+    assert set(run(tmp_path, "list").stdout.split()) == {*KINDS, "stages", "recipes", "sites", "workflows"}
     assert run(tmp_path, "list", "sites").stdout.split() == sorted(
         f.parent.name for f in (command.ROOT / "site").glob("*/config.py")
     )
+    stages = {line.split()[0] for line in run(tmp_path, "list", "stages").stdout.splitlines()}
+    assert {"cpt", "sft", "distill", "reward_model", "post_train", "star", "grpo", "ppo", "dpo"} <= stages
+    assert {line.split()[0] for line in run(tmp_path, "list", "recipes").stdout.splitlines()} >= {"malt", "star"}
     assert {line.split()[0] for line in run(tmp_path, "list", "workflows").stdout.splitlines()} >= {
         "post_train",
         "pretrain",

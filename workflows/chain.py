@@ -126,7 +126,34 @@ def kinds() -> list[str]:
 
 def names() -> list[str]:
     """All that a stage can be called."""
-    return list(dict.fromkeys([*kinds(), *SHORT, *leaf.names("training/objectives")]))
+    return list(dict.fromkeys([*kinds(), *SHORT, *_objectives()]))
+
+
+def _objectives() -> list[str]:
+    """Those that teach an agent what to say; others teach a scalar head."""
+    found = {name: leaf.find("training/objectives", name) for name in leaf.names("training/objectives")}
+    return [name for name, module in found.items() if not module.NEEDS & {"scores", "values"}]
+
+
+def told() -> dict[str, str]:
+    """What a stage can be called, with a line on each."""
+    found = {name: f"post_train with {leaf.summary('training/objectives', name)}" for name in _objectives()}
+    found |= {name: f"post_train with {_words(settings)}" for name, settings in SHORT.items()}
+    for name in kinds():
+        found[name] = (importlib.import_module(f"workflows.{name}").__doc__ or "").strip().split("\n")[0]
+    return {name: found[name] for name in names()}
+
+
+def _words(settings: Mapping[str, Any]) -> str:
+    """Settings as a user would give them."""
+    flat = {
+        f"{key}.{name}": value
+        for key, inner in settings.items()
+        if isinstance(inner, Mapping)
+        for name, value in inner.items()
+    }
+    flat |= {key: value for key, value in settings.items() if not isinstance(value, Mapping)}
+    return " ".join(f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in flat.items())
 
 
 def _settled(run: PostTrain, name: str, given: Mapping[str, Any]) -> tuple[ModuleType, Run]:

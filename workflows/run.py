@@ -134,13 +134,20 @@ def list_(
     ] = "",
 ) -> None:
     """What there is to choose from, with a line on each."""
-    kinds = {**configuration.KINDS, "sites": "", "workflows": ""}
+    from workflows import chain
+
+    kinds = {**configuration.KINDS, "stages": "", "recipes": "", "sites": "", "workflows": ""}
     if not kind:
         typer.echo("\n".join(kinds))
     elif kind == "sites":
         typer.echo("\n".join(sites.names()))
     elif kind == "workflows":
         look.columns({name: (find(name).__doc__ or "").strip().split("\n")[0] for name in workflows()})
+    elif kind == "stages":
+        look.columns(chain.told())
+    elif kind == "recipes":
+        files = sorted((Path(__file__).parent / "configs").glob("*.yaml"))
+        look.columns({file.stem: file.read_text(encoding="utf-8").split("\n")[0].lstrip("# ") for file in files})
     elif kind in kinds:
         look.columns({name: leaf.summary(kinds[kind], name) for name in leaf.names(kinds[kind])})
     else:
