@@ -75,7 +75,7 @@ def kept(log_weight_BT: Tensor, length_B: Tensor, options: Correction) -> Tensor
 
 def figures(log_weight_BT: Tensor, kept_B: Tensor, batch: Batch, options: Correction) -> dict[str, float]:
     """The metrics, which add up over micro-batches."""
-    k3_BT = log_weight_BT.exp() - log_weight_BT - 1  # own tokens alone: 0 elsewhere
+    k3_BT = log_weight_BT.expm1() - log_weight_BT  # own tokens alone: 0 elsewhere
     found = {"mismatch_kl": float(k3_BT.sum()) / batch.tokens}
     if options.truncation is not None:
         found["truncated"] = float((own(log_weight_BT.exp(), batch) > options.truncation).sum()) / batch.tokens
