@@ -17,7 +17,7 @@ import numpy as np
 from apps.platform import mpi
 from apps.platform.mpi import World
 from apps.records import MeritError, digest
-from apps.training import head
+from apps.training import head, lora_linear
 from apps.training.batch import Batch
 from apps.training.course import WHOLE
 from apps.training.forward import SCALAR, Forward
@@ -66,6 +66,8 @@ class Trainer:
         import torch
 
         self.model, self.options, self.device, self.torch = model.to(device), options, device, torch
+        if options.parallel != "zero3":
+            lora_linear.quicken(self.model)
         self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.optimiser = torch.optim.AdamW(
             self.parameters.values(), lr=options.lr, betas=options.betas, weight_decay=options.weight_decay

@@ -13,6 +13,7 @@ from apps.effects import Ask
 from apps.inference.engine import Request
 from apps.inference.engines import transformers
 from apps.records import MeritError, Policy, Sampling
+from apps.training.canary import TOLERANCE
 from tests import models
 
 TASKS = models.tasks(8)
@@ -88,6 +89,31 @@ def test_equal_prompts_read_once_give_the_same_as_read_apart(engine, spoken):
     for a, b in zip(together, apart, strict=True):
         if np.array_equal(a.ids, b.ids):
             assert np.allclose(a.logprobs, b.logprobs, atol=1e-4)
+
+
+def test_an_adapter_in_the_weights_speaks_as_beside_them(tiny_model, engine, spoken):
+    """Policy by policy each is added to the weights; all together, or without leave, they act beside them."""
+    asked = requests(engine, spoken, Sampling(max_new_tokens=6), copies=4)
+    beside = transformers.load(str(tiny_model), transformers.Options(rows=32, merge_gib=0.0), "cpu")
+    wanted = beside.generate(asked)
+    alone: dict[int, object] = {}
+    for policy in spoken:
+        mine = [i for i, request in enumerate(asked) if request.policy is policy]
+        alone |= dict(zip(mine, engine.generate([asked[i] for i in mine]), strict=True))
+        assert engine.adapters.merged.digest == (policy.digest if policy.adapter else None)
+    for said in (engine.generate(asked), [alone[i] for i in range(len(asked))]):
+        assert np.mean([np.array_equal(a.ids, b.ids) for a, b in zip(said, wanted, strict=True)]) >= 0.99
+    assert beside.adapters.merged.digest is None
+
+
+def test_in_bfloat16_it_stores_what_it_would_score(tiny_model, spoken):
+    """To within what the canary allows, on the mean."""
+    engine = transformers.load(str(tiny_model), transformers.Options(rows=32, dtype="bfloat16"), "cpu")
+    asked = requests(engine, spoken, Sampling(max_new_tokens=8))
+    said = engine.generate(asked)
+    scores = rescored(engine, asked, said)
+    apart = [np.abs(completion.logprobs - row) for completion, row in zip(said, scores, strict=True)]
+    assert np.concatenate(apart).mean() < TOLERANCE["bfloat16"]
 
 
 def test_a_completion_ends_with_the_end_token_or_at_the_limit(engine, spoken):
