@@ -93,6 +93,23 @@ def test_credit_and_verdicts_from_the_ensemble(made, tmp_path):
     assert any(0 < score < 1 for score in scores)  # what is shown is judged by the reward model
 
 
+@pytest.mark.slow
+def test_a_chain_trains_its_agents_on_its_reward_model(made, tmp_path):
+    folder, tiny, _ = made
+    # the tiny model is never right, so that its pairs come from a file
+    rewarding = f"{{name: reward_model, labels: file, file: '{folder / 'pairs.jsonl'}', training: {{epochs: 1, lora: {{r: 2, alpha: 4}}}}}}"
+    words = [f"model={tiny}", TASKS, "sampling={max_new_tokens: 6}", "topology.name=single", "rounds=1"]
+    words += [f"stages=[{rewarding}, {{name: grpo, credit: {{name: reward_model}}}}]", "credit.name=uniform"]
+    words += ["rollout={tasks: 3, samples: 4, plan: independent, shards: 1}", "training={lora: {r: 2, alpha: 4}}"]
+    words += [
+        "evaluation={tasks: 2, samples: 1, validation_tasks: 2, validation_samples: 1, shown_tasks: 1, shards: 1}"
+    ]
+    done = command.run(tmp_path, "--site-option", "cores=1", *words)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(f.read_text()) for f in (tmp_path / "store" / "batch").rglob("facts.json")]
+    assert rows and rows[0]["solver"]["rows"] > 0  # all verdicts are 0: only the reward model tells the plays apart
+
+
 def test_a_chain_hands_its_reward_model_on():
     stages = [{"name": "reward_model", "training_tasks": 5}, {"name": "grpo", "credit": {"name": "reward_model"}}]
     plan = Plan()
