@@ -4,7 +4,8 @@ A row: round, kl (nats a token, to the base model: measured after the training, 
 (before clipping), loss (each the mean of the round's last ten steps), mismatch (|mean π_θ/π_old − 1| at the first step,
 where both are the same policy: 0 but for numerics), entropy (estimated: −mean log-probability of a sampled token,
 nats), length (tokens of a completion), no_variance (share of turns that gave no row to train on), unparsed (share of
-turns whose text could not be parsed), turns. What is not known is null.
+turns whose text could not be parsed), turns, explained (the share of the returns' variance that the agent's value model had
+foreseen, before it was trained on them; 0 in the first round). What is not known is null.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ def of_rounds(
     for r, p in zip(trained, plays, strict=True):
         for agent, folder in r.train.items():
             row = {"round": r.number, **of_training(steps(folder)), "no_variance": no_variance(r.batch, agent)}
+            row["explained"] = explained(r.batch, agent)
             row["kl"] = facts(folder).get("kl") or row["kl"]
             row |= of_turns([(t, v) for g in p.graded for t, v in _own(g, agent)], duties.get(agent, ""))
             found.setdefault(agent, []).append(row)
@@ -71,6 +73,13 @@ def no_variance(batches: Sequence[Path], agent: str) -> float:
     said = [facts(folder)[agent] for folder in batches if agent in facts(folder)]
     turns, rows = sum(s["turns"] for s in said), sum(s["rows"] for s in said)
     return 1 - rows / turns if turns and rows <= turns else nan
+
+
+def explained(batches: Sequence[Path], agent: str) -> float:
+    """Of the agent's own value model, or of the team's; unknown without one."""
+    told = [facts(folder) for folder in batches]
+    found = [t[name]["explained"] for t in told for name in (f"{agent}.value", "team.value") if name in t]
+    return _mean([share for share in found if share is not None])
 
 
 def alarms(

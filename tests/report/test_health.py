@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from math import isnan, nan
 
 import pytest
@@ -35,3 +36,14 @@ def test_what_is_unknown_does_not_alarm():
 @pytest.mark.parametrize(("held_out", "count"), [([0.5, 0.5], 1), ([0.5, 0.4], 1), ([0.5, 0.6], 0)])
 def test_reward_up_and_held_out_flat_is_the_alignment_tax(held_out, count):
     assert len(health.alarms({}, [0.4, 0.6], held_out)) == count
+
+
+def test_what_a_value_model_had_foreseen_is_told_of_its_own_agent_or_of_all(tmp_path):
+    for number, facts in enumerate(
+        ({"critic.value": {"explained": 0.25}}, {"team.value": {"explained": None}}, {"critic": {}})
+    ):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "facts.json").write_text(json.dumps(facts))
+    own, team, none = ([tmp_path / str(number)] for number in range(3))
+    assert health.explained(own, "critic") == 0.25 and isnan(health.explained(own, "solver"))
+    assert isnan(health.explained(team, "solver")) and isnan(health.explained(none, "critic"))
