@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field
 
-from apps import records, stages
+from apps import leaf, records, stages
 from apps.data.domains import Domain
 from apps.data.gate import Options as Gate
 from apps.data.mixture import Options as Mixture
@@ -132,6 +132,10 @@ def domains(config: Config, embedded: bool) -> tuple[dict[str, Domain], dict[str
             raise MeritError(
                 f"the domain {name!r} wants either a path or a kind; given {domain.path!r} and {domain.kind!r}"
             )
+    for setting in ("weights", "reference"):
+        for name in getattr(config.mixture, setting):
+            if name not in {**new, **general}:
+                raise MeritError(leaf.unknown(f"mixture.{setting}: domain", name, [*new, *general]))
     if both := set(new) & set(general):
         raise MeritError(f"{min(both)!r} is a new and a general domain; give the two different names")
     return new, general

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from apps.platform import devices
 from apps.training import policy
 from apps.training.options import Options
 from apps.training.rows import Rows
@@ -24,10 +25,12 @@ def likelihood(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping
     """
     from apps.training.trainer import Trainer
 
-    chosen = Options(**options["training"]).model_copy(update={"parallel": "single", "ranks": 1, "offload": False})
+    device = options.get("device", "cpu")
+    chosen = devices.settled(Options(**options["training"]), device)
+    chosen = chosen.model_copy(update={"parallel": "single", "ranks": 1, "offload": False})
     model, adapter = opened(inputs, options)
     chosen = chosen if adapter else chosen.model_copy(update={"lora": None})
-    trainer = Trainer(policy.open_policy(model, adapter, chosen, 0), chosen, options.get("device", "cpu"))
+    trainer = Trainer(policy.open_policy(model, adapter, chosen, 0, device), chosen, device)
     found = {
         file.stem: figures(rows, trainer.score(rows))
         for file in sorted((inputs["batch"][0] / HELD_OUT).glob("*.npz"))

@@ -92,6 +92,7 @@ def test_cpt_makes_a_model_with_new_words_a_longer_context_and_its_general_loss_
         ({"data": {"plain": {"kind": "plain"}}, "general": {"plain": {"kind": "plain"}}}, "a new and a general domain"),
         ({"training": {"lora": None, "epochs": 2}}, "a wave is gone through once"),
         ({"training": {}}, "trains all weights"),
+        ({"mixture": {"weights": {"carefull": 1}}}, "there is no 'carefull'; did you mean 'careful'"),
     ],
 )
 def test_courses_that_make_no_sense_are_refused_before_anything_runs(place, monkeypatch, given, message):
