@@ -113,7 +113,7 @@ class PostTrain(Run):
     )
     rounds: int = Field(5, ge=0, description="rounds of rollout, credit and training")
     restart: bool = Field(
-        False, description="each round trains the team that the stage began with, not the last round's (STaR)"
+        False, description="each round trains the untrained team anew, not the one that the last round left (STaR)"
     )
     tasks: Section = Field({"name": "arithmetic", "levels": [4, 5]}, description="a family of tasks")
     verifier: Section = Field({"name": ""}, description="who judges answers; default: the family's own")

@@ -31,7 +31,7 @@ def test_a_recipe_is_planned_and_told(file):
     text = file.read_text(encoding="utf-8")
     assert f"--config workflows/configs/{file.name}" in text
     if file.stem not in PLACEHOLDERS:
-        assert "# Published: " in text and "# Different here: " in text
+        assert "Published: " in text and "Different here: " in text
 
 
 def test_the_command_plans_a_recipe_and_runs_nothing(tmp_path):
