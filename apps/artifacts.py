@@ -136,7 +136,8 @@ def sha256(path: Path) -> str:
 
 
 def _write_manifest(draft: Path, stage: str, key: str, record: dict[str, Any], started: float) -> None:
-    files = sorted(file for file in draft.rglob("*") if file.is_file())
+    inside = sorted(path for path in draft.rglob("*") if path.exists())
+    files = [path for path in inside if path.is_file()]
     entry = {
         "stage": stage,
         "key": key,
@@ -147,8 +148,8 @@ def _write_manifest(draft: Path, stage: str, key: str, record: dict[str, Any], s
         "files": {f.relative_to(draft).as_posix(): {"bytes": f.stat().st_size, "sha256": sha256(f)} for f in files},
     }
     entry["seal"] = records.digest(entry)
-    (draft / MANIFEST).write_text(json.dumps(entry, indent=1), encoding="utf-8")
-    for path in [*files, draft / MANIFEST, *(d for d in draft.rglob("*") if d.is_dir()), draft]:
+    (draft / MANIFEST).write_text(json.dumps(entry), encoding="utf-8")  # indented it would take Python's slow encoder
+    for path in [*inside, draft / MANIFEST, draft]:
         _flush(path)
 
 

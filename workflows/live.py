@@ -128,7 +128,8 @@ def _listener(shelf: store.Store, progress: Any) -> Callable[[str, str, str], No
         place = artifacts.locate(shelf.root, stage, key)
         if event in ("made", "found") and (place / stages.FACTS).is_file():
             facts = stages.facts_of(Artifact(stage, key, str(place)))
-            facts.setdefault("seconds", artifacts.manifest(place)["seconds"])
+            if event == "made":
+                facts.setdefault("seconds", artifacts.manifest(place)["seconds"])
         progress.event(stage, key, event, facts)
 
     return listen

@@ -28,19 +28,25 @@ class Tally:
         self.started: float | None = None  # when the first task began
         self.reward: float | None = None  # of the last plays graded
         self.accuracy: float | None = None  # last measured
+        self._expected: Counter[tuple[str, int]] = Counter()  # by stage and round: events come by the thousand a second
+        self._ended: Counter[tuple[str, int]] = Counter()
         self._rates: deque[tuple[float, float]] = deque(maxlen=SEEN)  # (tokens, seconds)
 
     def expect(self, key: str, stage: str, round: int) -> None:
-        self.places[key] = (stage, round)
+        if key not in self.places:
+            self.places[key] = (stage, round)
+            self._expected[stage, round] += 1
 
     def event(self, stage: str, key: str, event: str, facts: Mapping[str, Any] | None, now: float) -> None:
         """Counts an event: found, joined, begun, made or failed."""
-        number = self.places.setdefault(key, (stage, self.round))[1]
+        self.expect(key, stage, self.round)
+        number = self.places[key][1]
         self.round = max(self.round, number)
         if event == "begun":
             self.begun[key] = now
             self.started = now if self.started is None else self.started
         elif event in DONE:
+            self._ended[self.places[key]] += key not in self.done
             self.done.setdefault(key, event)
             self._learn(stage, key, event, facts or {}, now)
         elif event == "failed":
@@ -59,15 +65,13 @@ class Tally:
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """stage → (done, of how many), in the order in which the stages were first named."""
-        expected = Counter(stage for stage, _ in self.places.values())
-        done = Counter(self.places[key][0] for key in self.done)
+        expected, done = _by_stage(self._expected), _by_stage(self._ended)
         stages = dict.fromkeys([*self.planned, *expected])
         return {stage: (done[stage], max(expected[stage], self.planned.get(stage, 0))) for stage in stages}
 
     def finished(self, stage: str, number: int) -> tuple[int, int]:
         """(done, expected) of a stage in a round."""
-        keys = [key for key, place in self.places.items() if place == (stage, number)]
-        return sum(key in self.done for key in keys), len(keys)
+        return self._ended[stage, number], self._expected[stage, number]
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -84,3 +88,10 @@ class Tally:
         left = sum((total - done) * means.get(stage, usual) for stage, (done, total) in self.counts().items())
         pace = sum(map(sum, self.work.values())) / (now - self.started)
         return left / pace if pace > 0 else None
+
+
+def _by_stage(counts: Mapping[tuple[str, int], int]) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for (stage, _), count in counts.items():
+        found[stage] += count
+    return found

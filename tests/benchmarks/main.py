@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.benchmarks.figures import Figure, table
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("grpo_step", "fine_tuning", "head_memory", "gpu", "credit_scale", "gold_solutions")
+NAMES = ("grpo_step", "fine_tuning", "head_memory", "gpu", "credit_scale", "driver", "gold_solutions")
 OUT = ROOT / "runs" / "benchmarks.json"
 CALL = (
     "import json, sys\n"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
 from math import log
+from pathlib import Path
 
 import pytest
 import yaml
@@ -121,6 +123,13 @@ def test_names_take_any_setting_with_a_format():
         "grid: {training.lr: [1.0e-3, 2.5e-4]}\nrepeat: 2\nnames: 'lr{training.lr:.1e}_{credit.name}_{credit}_{seed}'"
     )
     assert found[0].name == "lr1.0e-03_shapley_shapley_0" and found[3].name == "lr2.5e-04_shapley_shapley_1"
+
+
+def test_the_examples_of_the_documentation_are_manifests():
+    root = Path(__file__).parents[2]
+    blocks = re.findall(r"```yaml\n(.*?)```", (root / "docs" / "sweeps.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert [len(runs(block)) for block in blocks] == [12, 45, 32]
+    assert len(runs((root / "workflows" / "configs" / "sweep_credit.yaml").read_text(encoding="utf-8"))) == 15
 
 
 @pytest.mark.parametrize(
