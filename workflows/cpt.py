@@ -55,7 +55,9 @@ class Config(Run):
     positions: Positions = Positions()
     terms: str = Field("", description="a file with a term a line that is to become one token")
     warm_up: WarmUp = WarmUp()
-    waves: int = Field(3, ge=1, description="stretches of training, each followed by the gate")
+    waves: int = Field(
+        3, ge=0, description="stretches of training, each followed by the gate; 0: `terms`, `positions` alone"
+    )
     steps: int = Field(20, ge=1, description="optimiser steps of a wave")
     mixture: Mixture = Mixture()
     gate: Gate = Gate()

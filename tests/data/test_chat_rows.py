@@ -94,6 +94,39 @@ def test_templates_that_do_not_tell_where_an_answer_begins_are_refused(tokenizer
         chat_rows.rows(tokenizer, {"messages": TALK})
 
 
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+def test_the_common_template_of_chatml_with_a_byte_level_tokenizer():
+    """As Qwen's: the line break after the end token is not learnt, and an end token in a user's words is no answer's."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    from tests.data.test_vocabulary import bpe
+
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(bpe())),
+        eos_token="<|im_end|>",
+        additional_special_tokens=["<|im_start|>"],
+        chat_template=CHATML,
+    )
+    talk = [
+        {"role": "system", "content": "be the cat"},
+        {"role": "user", "content": "ü?"},
+        {"role": "assistant", "content": " thermal mat\n"},
+        {"role": "user", "content": "and the cat"},
+        {"role": "assistant", "content": "sat"},
+    ]
+    (row,) = chat_rows.rows(made, {"messages": talk})
+    assert made.decode(row.completion[row.mask == 1]) == " thermal mat\n<|im_end|>sat<|im_end|>"
+    assert made.decode(row.prompt).endswith("<|im_start|>assistant\n") and len(row.starts) == 2
+    whole = made.apply_chat_template(talk, tokenize=False).rstrip("\n")
+    assert made.decode(np.concatenate([row.prompt, row.completion])) == whole
+
+
 def test_a_template_whose_user_turn_hands_over_needs_no_generation_prompt(tokenizer):
     tokenizer.chat_template = (
         "{% for m in messages %}{% if m['role'] == 'user' %}<|user|> {{ m['content'] }}<|assistant|>"

@@ -111,6 +111,13 @@ def test_sft_refuses_files_and_layers_that_are_not_there(place, monkeypatch):
         sft.dag(sft.Config(training={"lora": {"targets": ["qproj"]}}), Plan())
 
 
+def test_without_waves_the_vocabulary_is_extended_and_nothing_is_trained(place, monkeypatch):
+    monkeypatch.chdir(place)
+    plan = Plan()
+    found = cpt.dag(cpt.Config(terms="terms.txt", waves=0), plan)
+    assert found["model"].stage.name == "extend" and "train" not in plan.counts()
+
+
 def test_a_course_without_general_data_has_no_teacher_and_one_with_a_kl_has():
     for kl, expected in ((0.0, False), (0.1, True)):
         plan = Plan()
