@@ -41,8 +41,10 @@ def open_base(model: Path, options: Options, **loading: Any) -> nn.Module:
     """The whole model of a folder, in float32; `loading` is what else `from_pretrained` is told."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
     weights.check_model(model)
+    logging.disable_progress_bar()  # a run's own display says what goes on
     base = AutoModelForCausalLM.from_pretrained(
         model,
         dtype=torch.float32,
