@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from apps import weights as safe
 from apps.data import extend as weights
 from apps.data import fragmentation, position_scaling, vocabulary
 from apps.records import MeritError
@@ -20,6 +21,7 @@ def extend(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     source = inputs["start"][0] if "start" in inputs else Path(options["model"])
+    safe.check_model(source)
     config = AutoConfig.from_pretrained(source, local_files_only=True)
     changes = position_scaling.scaled(config.to_dict(), position_scaling.Options(**options["positions"]))
     config = type(config)(**{**config.to_dict(), **changes})
