@@ -99,7 +99,8 @@ class Zero(Alone):
 def settings(options: Options, parameters: int, hidden: int) -> dict[str, Any]:
     """DeepSpeed's configuration for training so many `parameters`."""
     stage = int(options.parallel[-1])
-    bucket = min(500_000_000, max(1, parameters))  # its default, 2 GB of memory, only where there is so much to send
+    even = parameters + parameters % 2  # it refuses odd ones, and a scalar head has one number that a matrix has not
+    bucket = min(500_000_000, max(2, even))  # its default, 2 GB of memory, only where there is so much to send
     zero: dict[str, Any] = {"stage": stage, "reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
     zero["overlap_comm"] = False
     if stage == 3:

@@ -158,6 +158,8 @@ def test_deepspeed_is_told_the_stage_and_where_to_keep_things(stage, offload):
     assert zero["stage"] == stage and made["gradient_clipping"] == 0.5 and zero["reduce_bucket_size"] == 1000
     assert ("offload_optimizer" in zero) == offload and ("offload_param" in zero) == (offload and stage == 3)
     assert zero.get("stage3_param_persistence_threshold") == (320 if stage == 3 else None)
+    odd = deepspeed_settings(Options(parallel=f"zero{stage}"), 1001, 32)["zero_optimization"]
+    assert odd["allgather_bucket_size"] == 1002, "DeepSpeed refuses odd buckets, and a scalar head makes them odd"
 
 
 # ---- real ranks
