@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -83,38 +84,45 @@ def _write_one(
 ) -> None:
     whole = not (source / policy.ADAPTER).is_file()
     kind = "whole" if whole else "merged" if merge else "adapter"
-    place, name = (source, _named(settings, agent)) if whole else base_of(run, agent, source, settings, base)
+    found = Base(source, _named(settings, agent), "") if whole else base_of(run, agent, source, settings, base)
     if kind == "whole":
         export.whole(source, out)
     elif kind == "merged":
-        export.merged(source, place, out, dtype)
+        export.merged(source, found.folder, out, dtype)
     else:
-        export.adapter(source, place, out)
-    facts = {"kind": kind, "dtype": dtype, "base": name, "licence": licence(place), "digest": _made_for(source)}
+        export.adapter(source, found.folder, out)
+    facts = {"kind": kind, "dtype": dtype, "base": found.name, "licence": licence(found.folder), "digest": found.digest}
     facts |= _of_team(settings, agent)
     card = model_card.text(facts, settings.model_dump(mode="json"), summary)
     (out / CARD).write_text(card, encoding="utf-8")
 
 
-def base_of(run: Path, agent: str, source: Path, settings: PostTrain, given: str = "") -> tuple[Path, str]:
-    """(folder, name) of the model that an agent's adapter is for: `given`, one that the run made, or the one that it began with."""
-    made = run / "model"
-    name = _named(settings, agent)
-    if not given and (made / "config.json").is_file():  # a stage of the run made a model that took the base's place
-        return made, f"{settings.name}/model"
-    owner = settings.team.share.get(agent, agent)
-    path = given or settings.team.models.get(owner, settings.model)
-    started = Path(json.loads((run / "environment.json").read_text(encoding="utf-8"))["folder"])
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The model that an adapter is for."""
+
+    folder: Path
+    name: str  # for the card
+    digest: str  # of its files; "" where the adapter does not say which it wants
+
+
+def base_of(run: Path, agent: str, source: Path, settings: PostTrain, given: str = "") -> Base:
+    """`given`, or the model that a stage of the run put in its base's place, or the one that the agent began with."""
+    made, own = run / "model", settings.team.models.get(settings.team.share.get(agent, agent))
+    name, wanted = _named(settings, agent), _made_for(source)
+    if not own and (made / "config.json").is_file():
+        folder = model.locate(given, "--base") if given else made
+        return Base(folder, f"{settings.name}/model", model.identity(str(folder)))
+    path, setting = given or own or settings.model, "--base" if given else "model"
     if not given and path != "embedded" and not Path(path).expanduser().is_absolute():
-        path = str(started / path)
-    place = model.locate(path, "--base" if given else "model")
-    wanted, there = _made_for(source), model.identity(str(place))
-    if wanted and wanted != there and not (made / "config.json").is_file():
+        path = str(Path(json.loads((run / "environment.json").read_text(encoding="utf-8"))["folder"]) / path)
+    folder = model.locate(path, setting)
+    if wanted and wanted != (there := model.identity(str(folder))):
         raise MeritError(
-            f"{agent}: its adapter was trained on a base model with the digest {wanted[:16]}, and {place} has {there[:16]}: another "
+            f"{agent}: its adapter was trained on a base model with the digest {wanted[:16]}, and {folder} has {there[:16]}: another "
             "model, or files that were changed since; give the right one by --base"
         )
-    return place, name
+    return Base(folder, name, wanted)
 
 
 def licence(model_folder: Path) -> str:

@@ -145,3 +145,16 @@ def test_a_base_model_that_was_moved_is_named(run, tiny_model, tmp_path):
     moved = shutil.copytree(tiny_model, tmp_path / "moved")
     (out,) = export.write(run, tmp_path / "out", "critic", True, base=str(moved))
     assert np.abs(said(plain(out)) - expected(run, "critic", tiny_model)).max() < 1e-4
+
+
+def test_a_model_that_the_run_made_takes_the_base_s_place(run, tiny_model, tmp_path):
+    """As where a stage of continued pretraining went before: the adapter is for what that left, and the card says so."""
+    mine = shutil.copytree(run, tmp_path / "mine")
+    made = models.make_model(mine / "model", seed=7)
+    (out,) = export.write(mine, tmp_path / "out", "critic", True)
+    engine = transformers.load(str(made), transformers.Options(), "cpu")
+    pair = (models.ids(*IDS[:PROMPT]), models.ids(*IDS[PROMPT:]))
+    (wanted,) = engine.score(Policy("critic", "digest", str(run / "adapters" / "critic")), [pair])
+    assert np.abs(said(plain(out)) - wanted).max() < 1e-4
+    card = (out / "README.md").read_text()
+    assert "base_model: mine/model" in card and model.identity(str(made))[:16] in card
