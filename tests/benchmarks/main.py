@@ -32,8 +32,8 @@ def main(names: tuple[str, ...]) -> None:
     for name in names:
         print(f"{name} …", file=sys.stderr, flush=True)
         found += measured(name)
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps([figure.row() for figure in found], indent=1) + "\n", encoding="utf-8")
+        OUT.parent.mkdir(exist_ok=True)  # after each, so that a run that is stopped leaves what it has
+        OUT.write_text(json.dumps([figure.row() for figure in found], indent=1) + "\n", encoding="utf-8")
     print(table(found))
 
 
