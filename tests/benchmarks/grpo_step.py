@@ -7,9 +7,8 @@ The floor. The model has .87 M weights and the adapter .16 M, so a token costs 1
 beside; about twice that forward and backward in inputs, and the adapter's own gradients. A step samples some 4,000
 tokens after 32 prompts of 40 (5,300 tokens read: 9 GFLOP) and trains on as many (2.1 + 2.4 MFLOP each: 24 GFLOP). At the
 137 GFLOP/s that one core reaches in float32 on a product of these widths the floor is .24 s of one core, .12 s of two.
-Between the floor
-and what is measured lie elementwise work (norms, rotary embedding, gates), attention, and 1.4 ms, mostly of Python, for each
-decoding step, of which there are 40. docs/log.md has the profile.
+Between the floor and what is measured lie elementwise work (norms, rotary embedding, gates), attention, and 1.4 ms, mostly of
+Python, for each of 40 decoding steps. docs/log.md has what was tried.
 """
 
 from __future__ import annotations
