@@ -156,6 +156,7 @@ def test_outcome_by_hand():
     assert value.item() == pytest.approx((math.log(2) - math.log(0.25)) / 2)
     assert metrics == pytest.approx({"accuracy": 0.0, "reward": math.log(3) / 2})
     assert run("outcome", [[(0.3, 1.0)], [(-0.3, 0.0)]])[2]["accuracy"] == 1
+    assert run("outcome", [[(0.3, None)], [(-0.3, None)]])[2]["accuracy"] == 0  # nobody says what is right
 
 
 def test_process_by_hand():
