@@ -56,7 +56,13 @@ def wave(place, begun, number, good, gate=None, lr=1e-3, tolerance=1.0, then="sl
     mixed = ran(waves.mix, place / f"mix{number}", given, mixture=mixture, general=GENERAL, **sizes)
     trained = place / f"train{number}"
     trained.mkdir()
-    options = {"agent": "model", "objective": {"name": "next_token"}, "training": {**TRAINING, "lr": lr}, "seed": 1}
+    options = {
+        "model": "",
+        "agent": "model",
+        "objective": {"name": "next_token"},
+        "training": {**TRAINING, "lr": lr},
+        "seed": 1,
+    }
     fit.fit(trained, {"batch": [mixed], "start": [good]}, {**options, "keep_state": True}, World())
     measured = {"train": trained, "batch": rows}
     losses = ran(likelihood.likelihood, place / f"losses{number}", measured, training=TRAINING)
@@ -141,7 +147,7 @@ def test_a_course_in_two_tasks_ends_where_one_task_does(begun, tmp_path):
         out.mkdir()
         part.save(batch / "model.npz")
         course.Course(number, 2).save(batch)
-        options = {"agent": "model", "objective": {"name": "next_token"}, "training": TRAINING, "seed": 1}
+        options = {"model": "", "agent": "model", "objective": {"name": "next_token"}, "training": TRAINING, "seed": 1}
         fit.fit(out, {"batch": [batch], "start": [at]}, {**options, "keep_state": True}, World())
         at = out
     from safetensors.torch import load_file
