@@ -11,6 +11,7 @@ from workflows import config, post_train
 from workflows.plan import Plan
 
 FILES = sorted(Path(post_train.__file__).parent.glob("configs/*.yaml"))
+FILES = [file for file in FILES if "base" not in config.read_yaml(file)]  # the others are manifests of several runs
 PLACEHOLDERS = {"gsm8k": ["model=embedded", "tasks={name: arithmetic}"]}  # what a user has to have
 
 
