@@ -56,7 +56,9 @@ def swapped(names: Sequence[Name], first: np.ndarray, second: np.ndarray, weight
     values = [_weighted(share, weights) for share in shares]
     drawn = statistics.resampled(np.hstack([_flat(first), _flat(second)]))
     apart = values[1] - values[0]
-    differences = np.where(np.isfinite(apart), _difference(drawn, weights), 0.0)  # a figure that one has not is dropped later
+    differences = np.where(
+        np.isfinite(apart), _difference(drawn, weights), 0.0
+    )  # a figure that one has not is dropped later
     low, high = np.nanquantile(differences, [0.025, 0.975], axis=0)
     p = _swaps(first, second, weights, apart)
     found = zip(names, *values, apart, low, high, p, strict=True)

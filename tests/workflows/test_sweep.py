@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+
 import pytest
 import yaml
 
 from apps import stages
 from apps.records import MeritError
-from workflows import run, sweep
+from workflows import run, sweep, sweep_live
 
 SMALL = {  # scripted agents: nothing is trained
     "engine.name": "scripted",
@@ -112,3 +114,28 @@ def test_the_manifest_that_is_kept_says_it_all(tmp_path):
 def test_a_fault_is_told_before_anything_starts(tmp_path, words, sections, message):
     with pytest.raises(MeritError, match=message):
         sweep.planned(study(tmp_path, words, **sections))
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 0])
+def test_no_more_runs_are_at_work_than_are_allowed(tmp_path, at_once):
+    """The driver's own loop; a run that is begun is over when the next one is asked for."""
+    found = study(tmp_path, repeat=5, at_once=at_once)
+    members = sweep.planned(found)[0]
+    driver = sweep_live._Driver(found, None, None, None, {})
+    begun, most = [], []
+
+    def over(members):
+        for node in (node for member in members for node in member.wanted if not node.future.done()):
+            node.future.set_result(None)
+
+    def start(member):
+        begun.append(member.run.seed)
+        most.append(len(driver.active))
+        for node in member.wanted:
+            node.future = Future()
+        if len(driver.active) == (at_once or 5):
+            over(driver.active[:1])
+
+    driver.start, driver.settle = start, lambda member: over(driver.active[:1])
+    driver.together(members)
+    assert begun == [0, 1, 2, 3, 4] and max(most) == (at_once or 5) and not driver.active
