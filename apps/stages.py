@@ -100,16 +100,29 @@ def launch(
 
     With `machine["own_process"]` the task runs in a warm process beside the driver. `options` are in the key; `machine` (device, threads, where things lie) says how it runs here and is not.
     """
-    return _app(stage.label)(
-        stage=stage.name,
-        key=key,
-        module=stage.module,
-        root=str(root),
-        options=dict(options),
-        machine=dict(machine),
-        given=dict(inputs),  # Parsl keeps the name `inputs` for itself
-        pool=stage.label if stage.own_process or machine.get("own_process") else "",
+    rest = Sealed(
+        {
+            "module": stage.module,
+            "root": str(root),
+            "options": dict(options),
+            "machine": dict(machine),
+            "pool": stage.label if stage.own_process or machine.get("own_process") else "",
+        }
     )
+    # Parsl keeps the name `inputs` for itself
+    return _app(stage.label)(stage=stage.name, key=key, given=dict(inputs), rest=rest)
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """Arguments without futures in them. Parsl would look for some in every list and mapping, which takes its time."""
+
+    arguments: dict[str, Any]
+
+
+def unseal(*, stage: str, key: str, given: dict[str, list[Artifact]], rest: Sealed) -> Artifact:
+    """What Parsl calls, where it sent the task."""
+    return execute(stage=stage, key=key, given=given, **rest.arguments)
 
 
 def execute(
@@ -150,4 +163,4 @@ def facts_of(artifact: Artifact) -> dict[str, Any]:
 def _app(label: str):
     from parsl import python_app
 
-    return python_app(execute, executors=[label], cache=True)
+    return python_app(unseal, executors=[label], cache=True)

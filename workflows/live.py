@@ -123,10 +123,12 @@ def launcher(shelf: store.Store, config: configuration.Run, site: sites.Site) ->
 
 
 def _listener(shelf: store.Store, progress: Any) -> Callable[[str, str, str], None]:
+    from apps.report import tally
+
     def listen(stage: str, key: str, event: str) -> None:
         facts: dict[str, Any] = {}
         place = artifacts.locate(shelf.root, stage, key)
-        if event in ("made", "found") and (place / stages.FACTS).is_file():
+        if (event == "made" or (event == "found" and stage in tally.TOLD)) and (place / stages.FACTS).is_file():
             facts = stages.facts_of(Artifact(stage, key, str(place)))
             if event == "made":
                 facts.setdefault("seconds", artifacts.manifest(place)["seconds"])

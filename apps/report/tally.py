@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 DONE = ("found", "joined", "made")
+TOLD = {"grade": "reward", "measure": "accuracy"}  # stages whose last figure is shown, also where it was found
 SEEN = 8  # artifacts that the token rate looks back on
 
 
@@ -58,10 +59,8 @@ class Tally:
             self.work.setdefault(stage, []).append(took)
             if facts.get("tokens") and stage != "train" and took > 0:
                 self._rates.append((facts["tokens"], took))
-        if stage == "grade" and facts.get("reward") is not None:
-            self.reward = facts["reward"]
-        if stage == "measure" and facts.get("accuracy") is not None:
-            self.accuracy = facts["accuracy"]
+        if stage in TOLD and facts.get(TOLD[stage]) is not None:
+            setattr(self, TOLD[stage], facts[TOLD[stage]])
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """stage → (done, of how many), in the order in which the stages were first named."""
