@@ -231,10 +231,6 @@ def simulate(
     overlap: Annotated[
         str, typer.Option(help="0, 1, or both: whether a round is played while the last one trains")
     ] = "both",
-    copies: Annotated[
-        float,
-        typer.Option(help="begin a failed node's tasks anew after so many times their median; 0: once it is noticed"),
-    ] = 0,
     advise: Annotated[bool, typer.Option("--plan", help="suggest shard sizes and shares of nodes")] = False,
     config: Annotated[Path | None, typer.Option(help="a YAML file of settings; see workflows/configs/")] = None,
     seed: Annotated[int, typer.Option(help="of failures and of how long tasks take")] = 0,
@@ -246,7 +242,7 @@ def simulate(
 
     if overlap not in ("0", "1", "both"):
         raise MeritError(f"--overlap {overlap!r}: 0, 1 or both is expected")
-    told = times.read(stage_times).model_copy(update={"copies": copies})
+    told = times.read(stage_times)
     settings = configuration.load(post_train.Config, config, list(words or []))
     rows = []
     typer.echo(f"Stage times: {told.what}\n{forecast.heading()}")

@@ -303,14 +303,7 @@ class Simulation:
             self.sums["lost"] += (self.now - task.start) * task.tiles
             self._leave(task)
             self.job.unnoticed += 1
-            self._later(self._until_noticed(task), self._notice, task)
-
-    def _until_noticed(self, task: Task) -> float:
-        notice, ran = self.times.failures.notice, self.now - task.start
-        if not self.times.copies:
-            return notice
-        usual = task.loading + self._median(self.groups[task.group], len(task.nodes))
-        return min(notice, max(0.0, self.times.copies * usual - ran))
+            self._later(self.times.failures.notice, self._notice, task)
 
     def _notice(self, task: Task) -> None:
         self.job.unnoticed -= 1

@@ -47,11 +47,6 @@ class Times(records.Options):
     tiles: int = Field(12, ge=1, description="inference workers of a node")
     cores: int = Field(96, ge=1, description="CPU tasks of a node at once")
     failures: Failures = Failures()
-    copies: float = Field(
-        0,
-        ge=0,
-        description="a task of a failed node is begun anew after so many medians of its time; 0: once it is noticed",
-    )
     job_hours: float = Field(0, ge=0, description="walltime of a job; 0 = no end")
     queue: float = Field(0, ge=0, description="seconds between a job's end and its successor's start")
 
