@@ -34,8 +34,8 @@ import typer
 from apps import leaf
 from apps.artifacts import FULL
 from apps.records import MeritError
+from workflows import ahead, look, sites
 from workflows import config as configuration
-from workflows import look, sites
 from workflows.plan import Plan
 
 COMMANDS = ("run", "list", "trace", "why", "datasets", "compare", "export", "simulate")
@@ -123,7 +123,7 @@ def run(
     _print_result(folder)
 
 
-for command in (look.trace, look.why, look.datasets, look.compare, look.export):
+for command in (look.trace, look.why, look.datasets, look.compare, look.export, ahead.simulate):
     app.command()(command)
 
 
@@ -216,44 +216,6 @@ def _ending(command: str) -> Iterator[None]:
         full = "the disk is full: " if error.errno in FULL else ""
         typer.echo(f"error: {full}{error}\nOnce that is mended, go on with:\n  {command}", err=True)
         raise typer.Exit(1) from None
-
-
-@app.command()
-def simulate(
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="settings of the run, such as credit.name=uniform"),
-    ] = None,
-    stage_times: Annotated[
-        Path, typer.Option(help="how long stages take: a YAML file, see docs/stage_times.yaml")
-    ] = ROOT / "docs" / "stage_times.yaml",
-    nodes: Annotated[str, typer.Option(help="numbers of nodes, with commas between; default: 1 to 10000")] = "",
-    overlap: Annotated[
-        str, typer.Option(help="0, 1, or both: whether a round is played while the last one trains")
-    ] = "both",
-    advise: Annotated[bool, typer.Option("--plan", help="suggest shard sizes and shares of nodes")] = False,
-    config: Annotated[Path | None, typer.Option(help="a YAML file of settings; see workflows/configs/")] = None,
-    seed: Annotated[int, typer.Option(help="of failures and of how long tasks take")] = 0,
-    out: Annotated[Path, typer.Option(help="folder for the table and the figure")] = Path("runs/simulation"),
-) -> None:
-    """Says what a run would take on so many nodes: its plan is carried out by a simulation, no work is done."""
-    from workflows import post_train
-    from workflows.simulation import forecast, times
-
-    if overlap not in ("0", "1", "both"):
-        raise MeritError(f"--overlap {overlap!r}: 0, 1 or both is expected")
-    told = times.read(stage_times)
-    settings = configuration.load(post_train.Config, config, list(words or []))
-    rows = []
-    typer.echo(f"Stage times: {told.what}\n{forecast.heading()}")
-    for count in forecast.numbers(nodes) if nodes else forecast.NODES:
-        for policy in (0, 1) if overlap == "both" else (int(overlap),):
-            rows.append({"overlap": policy, **forecast.row(forecast.best(settings, told, count, policy, seed))})
-            typer.echo(forecast.line(rows[-1]))
-        if advise:
-            typer.echo("\n".join(f"  {line}" for line in forecast.advice(told, count)))
-    forecast.write(rows, out)
-    typer.echo(f"\nTable and figure: {out}")
 
 
 def _pairs(words: list[str]) -> dict[str, object]:
