@@ -139,19 +139,30 @@ def execute(
     """Runs a stage, wherever it was sent, and puts its artifact into the store."""
     made_from = {name: [artifact.key for artifact in found] for name, found in given.items()}
     folders = {name: [Path(artifact.path) for artifact in found] for name, found in given.items()}
-    function = getattr(importlib.import_module(module), stage)
     with artifacts.new(root, stage, key, {"options": options, "inputs": made_from}) as out:
-        call = (out, folders, {**options, **machine})
+        call = (module, stage, out, folders, {**options, **machine})
         if pool:
             from apps.platform import processes
 
-            facts = processes.run(pool, function, *call, threads=machine.get("threads", 1))
+            threads, timeout_s = machine.get("threads", 1), machine.get("timeout_s")
+            facts = processes.run(pool, perform, *call, threads=threads, timeout_s=timeout_s)
         else:
-            facts = function(*call)
+            facts = perform(*call)
         (out / FACTS).write_text(json.dumps(facts, default=float) + "\n")
     if machine.get("partial"):
         shutil.rmtree(machine["partial"], ignore_errors=True)  # it is whole now
     return Artifact(stage, key, str(artifacts.locate(root, stage, key)))
+
+
+def perform(
+    module: str, stage: str, out: Path, folders: Mapping[str, list[Path]], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The stage's own function, in the process that computes; a device that was left open is chosen here, as only here it is seen."""
+    if options.get("device") == "auto":
+        from apps.platform import devices
+
+        options = {**options, "device": devices.pick()}
+    return getattr(importlib.import_module(module), stage)(out, folders, options)
 
 
 def facts_of(artifact: Artifact) -> dict[str, Any]:

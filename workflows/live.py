@@ -95,27 +95,29 @@ def check_four_bits(nodes: Iterable[Node], site: sites.Site) -> None:
         section and "nf4" in (section.get("quantise"), (section.get("lora") or {}).get("quantise"))
         for section in sections
     ):
-        four_bit.check(devices.pick(site.device))
+        four_bit.check(site.device if site.elsewhere else devices.pick(site.device))
 
 
 def launcher(shelf: store.Store, config: configuration.Run, site: sites.Site) -> Callable[[Node], Future]:
     """Hands a task to the site, with what it has to know of this machine; its inputs were launched before it."""
     from apps.platform import devices
 
-    device = devices.pick(site.device) if site.device != "cpu" else "cpu"
+    device = site.device if site.elsewhere or site.device == "cpu" else devices.pick(site.device)
     scripted = getattr(config, "engine", {}).get("name") == "scripted"
     path = str(model.locate(config.model)) if hasattr(config, "model") and not scripted else ""
     places = model.places(config.model_dump(mode="json"))  # of judges and reward models
     threads = {"inference": site.inference_threads, "training": site.training_threads}
 
     def launch(node: Node) -> Future:
-        machine = {"model": path, "device": device, "threads": threads.get(node.stage.label, 1)}
+        label = node.stage.label
+        machine = {"model": path, "device": device if label in threads else "cpu", "threads": threads.get(label, 1)}
         machine["places"] = places
         machine["launcher"] = site.launcher
         machine["checkpoint_minutes"] = site.checkpoint_minutes
         if node.lineage:
             machine["partial"] = str(shelf.root / stages.PARTIAL / node.lineage)
-        machine["own_process"] = node.stage.label == "inference" and site.inference_slots > 1
+        machine["own_process"] = site.own_process or (label == "inference" and site.inference_slots > 1)
+        machine["timeout_s"] = site.timeouts_s.get(label)
         inputs = {name: [given.future for given in nodes] for name, nodes in node.inputs.items()}
         return stages.launch(node.stage, node.key, shelf.root, node.options, machine, inputs)
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from parsl.dataflow.dflow import DataFlowKernel
     from parsl.dataflow.memoization import Memoizer
 
+    from workflows.batch import Batch
+
 FOLDER = Path(__file__).resolve().parents[1] / "site"
 LABELS = ("inference", "training", "cpu", "network")  # what apps/stages.py asks for, by the resource a task needs
 
@@ -47,6 +49,13 @@ class Site:
     launcher: tuple[str, ...] | None = None  # the command that starts MPI ranks, {ranks} filled in; None = no MPI here
     checkpoint_minutes: float = 10  # between the checkpoints of a training task; 0 = at signals alone
     grace_s: float = 30  # what a training task has to save its work when the run is stopped
+    elsewhere: bool = False  # the workers have a machine or an environment of their own: the driver asks for no device
+    own_process: bool = False  # every task runs in a warm process beside its worker, so that it can be killed alone
+    timeouts_s: Mapping[str, float] = field(default_factory=dict)  # of a task, by its executor's label; absent = none
+    retries: int = 0  # how often a task that the machine let down is tried again
+    deadline: float | None = None  # when the batch job that the driver is in ends, in seconds since 1970; None = never
+    batch: Batch | None = None  # the batch system; None = there is none
+    successor: Callable[[], str] | None = None  # submits the job that goes on after this one, and returns its id
 
 
 def names() -> list[str]:
