@@ -7,7 +7,6 @@ ranks, of its own), `cpu`, `network`.
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from apps import artifacts
+from apps.platform import work
 from apps.records import Artifact
 
 FACTS = "facts.json"
@@ -139,15 +139,17 @@ def execute(
     """Runs a stage, wherever it was sent, and puts its artifact into the store."""
     made_from = {name: [artifact.key for artifact in found] for name, found in given.items()}
     folders = {name: [Path(artifact.path) for artifact in found] for name, found in given.items()}
-    with artifacts.new(root, stage, key, {"options": options, "inputs": made_from}) as out:
+    record = {"options": options, "inputs": made_from}
+    with artifacts.new(root, stage, key, record) as out:
         call = (module, stage, out, folders, {**options, **machine})
         if pool:
             from apps.platform import processes
 
             threads, timeout_s = machine.get("threads", 1), machine.get("timeout_s")
-            facts = processes.run(pool, perform, *call, threads=threads, timeout_s=timeout_s)
+            facts, cost = processes.run(pool, perform, *call, threads=threads, timeout_s=timeout_s)
         else:
-            facts = perform(*call)
+            facts, cost = perform(*call)
+        record["work"] = {**cost, "session": machine.get("session", "")}
         (out / FACTS).write_text(json.dumps(facts, default=float) + "\n")
     if machine.get("partial"):
         shutil.rmtree(machine["partial"], ignore_errors=True)  # it is whole now
@@ -156,13 +158,16 @@ def execute(
 
 def perform(
     module: str, stage: str, out: Path, folders: Mapping[str, list[Path]], options: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The stage's own function, in the process that computes; a device that was left open is chosen here, as only here it is seen."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The stage's own function, in the process that computes, and what it cost (work.Work).
+
+    A device that was left open is chosen here, as only here it is seen.
+    """
     if options.get("device") == "auto":
         from apps.platform import devices
 
         options = {**options, "device": devices.pick()}
-    return getattr(importlib.import_module(module), stage)(out, folders, options)
+    return work.measured(module, stage, out, folders, options)
 
 
 def facts_of(artifact: Artifact) -> dict[str, Any]:
