@@ -67,10 +67,10 @@ def new(root: str | Path, stage: str, key: str, record: dict[str, Any]) -> Itera
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def check(path: str | Path, contents: bool = True) -> str | None:
+def check(path: str | Path, contents: bool = True, anew: bool = False) -> str | None:
     """Why the artifact at `path` cannot be used, or None if it can.
 
-    Sizes are compared at every call, SHA-256 digests (with `contents`) at the first call in this process.
+    Sizes are compared at every call, SHA-256 digests (with `contents`) at the first call in this process, or `anew`.
     """
     path = Path(path)
     try:
@@ -80,7 +80,7 @@ def check(path: str | Path, contents: bool = True) -> str | None:
         if seal != records.digest(manifest):
             return f"{MANIFEST} was changed"
         for name, expected in manifest["files"].items():
-            if reason := _check_file(path / name, expected, contents and read not in _read):
+            if reason := _check_file(path / name, expected, contents and (anew or read not in _read)):
                 return f"{name} {reason}"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{MANIFEST} cannot be read ({error})"
@@ -150,7 +150,7 @@ def _write_manifest(draft: Path, stage: str, key: str, record: dict[str, Any], s
     entry["seal"] = records.digest(entry)
     (draft / MANIFEST).write_text(json.dumps(entry), encoding="utf-8")  # indented it would take Python's slow encoder
     for path in [*inside, draft / MANIFEST, draft]:
-        _flush(path)
+        flush(path)
 
 
 def _take_name(draft: Path, final: Path, root: Path) -> None:
@@ -163,7 +163,7 @@ def _take_name(draft: Path, final: Path, root: Path) -> None:
         if check(final, contents=False):
             set_aside(root, final)
             os.rename(draft, final)
-    _flush(final.parent)
+    flush(final.parent)
 
 
 def _check_file(path: Path, expected: dict[str, Any], contents: bool) -> str | None:
@@ -181,7 +181,8 @@ def _disk_is_full(error: BaseException) -> bool:
     return getattr(error, "errno", None) in FULL or "No space left on device" in str(error)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Waits until a file, or a folder's entries, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

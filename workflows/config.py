@@ -103,10 +103,21 @@ class Promotion(records.Options):
     )
 
 
-class PostTrain(Run):
-    """The configuration of `post_train`. Sections with a `name` choose a leaf; their other keys are its options."""
+class Played(Run):
+    """What every workflow has in which a team plays tasks."""
 
     model: str = Field("embedded", description="a local Hugging Face folder, or the model that comes with Merit")
+    tasks: Section = Field({"name": "arithmetic", "levels": [4, 5]}, description="a family of tasks")
+    verifier: Section = Field({"name": ""}, description="who judges answers; default: the family's own")
+    topology: Section = Field({"name": "solve_critique_revise"}, description="how the team works together")
+    team: TeamSettings = TeamSettings()
+    engine: Section = Field({"name": "transformers"}, description="who generates tokens")
+    sampling: Sampling = Field(Sampling(), description="of plays: a training round's, and those that are measured")
+
+
+class PostTrain(Played):
+    """The configuration of `post_train`. Sections with a `name` choose a leaf; their other keys are its options."""
+
     stages: tuple[str | Section, ...] = Field(
         (),
         description="what the run chains, as in [sft, {name: grpo, rounds: 3}]; default: post-training alone. Known: list stages",
@@ -115,12 +126,6 @@ class PostTrain(Run):
     restart: bool = Field(
         False, description="each round trains the untrained team anew, not the one that the last round left (STaR)"
     )
-    tasks: Section = Field({"name": "arithmetic", "levels": [4, 5]}, description="a family of tasks")
-    verifier: Section = Field({"name": ""}, description="who judges answers; default: the family's own")
-    topology: Section = Field({"name": "solve_critique_revise"}, description="how the team works together")
-    team: TeamSettings = TeamSettings()
-    engine: Section = Field({"name": "transformers"}, description="who generates tokens")
-    sampling: Sampling = Field(Sampling(), description="of rollouts and of the sampled evaluation")
     rollout: Rollout = Rollout()
     credit: Section = Field({"name": "shapley", "repeats": 2}, description="who gets the reward and who the blame")
     shuffle_credit: bool = Field(False, description="control experiment: values dealt out at random among the turns")

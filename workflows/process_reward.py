@@ -12,27 +12,20 @@ from pydantic import Field
 
 from apps import leaf, stages
 from apps.inference.driver import seed_of
-from apps.records import MeritError, Sampling
+from apps.records import MeritError
 from apps.reward_model.app import AGENT, by_word
 from apps.reward_model.labels import Options as Labels
 from apps.training.options import Options as Training
-from workflows.config import PostTrain, Run, Section, TeamSettings
+from workflows.config import Played, PostTrain, Section
 from workflows.plan import Node, Plan
 from workflows.steps import Shards, Steps
 
 __all__ = ["Config", "dag"]
 
 
-class Config(Run):
+class Config(Played):
     """The configuration of `process_reward`; the team's sections are those of `post_train`."""
 
-    model: str = Field("embedded", description="a local Hugging Face folder, or the model that comes with Merit")
-    tasks: Section = Field({"name": "arithmetic", "levels": [4, 5]}, description="a family of tasks")
-    verifier: Section = Field({"name": ""}, description="who judges answers; default: the family's own")
-    topology: Section = Field({"name": "solve_critique_revise"}, description="how the team works together")
-    team: TeamSettings = TeamSettings()
-    engine: Section = Field({"name": "transformers"}, description="who generates tokens")
-    sampling: Sampling = Field(Sampling(), description="of the plays and of those that go on from their steps")
     plays: int = Field(2, ge=1, description="plays of each task")
     training_tasks: int = Field(160, ge=1, description="tasks of the train split whose steps are learnt from")
     held_out_tasks: int = Field(60, ge=1, description="tasks of the validation split whose steps it is appraised on")

@@ -18,28 +18,22 @@ from apps.inference.driver import seed_of
 from apps.preference.judge import Options as Judge
 from apps.preference.judge import read_principles
 from apps.preference.pairs import Options as Pairs
-from apps.records import MeritError, Sampling
+from apps.records import MeritError
 from apps.reward_model.app import AGENT
 from apps.training.options import Options as Training
 from workflows import model
 from workflows.chain import Standing, Story
-from workflows.config import PostTrain, Run, Section, TeamSettings
+from workflows.config import Played, PostTrain, Section
 from workflows.plan import Node, Plan
 from workflows.steps import Steps
 
 __all__ = ["Config", "dag", "stage"]
 
 
-class Config(Run):
+class Config(Played):
     """The configuration of `reward_model`; the team's sections are those of `post_train`."""
 
-    model: str = Field("embedded", description="a local Hugging Face folder, or the model that comes with Merit")
-    tasks: Section = Field({"name": "arithmetic", "levels": [4, 5]}, description="a family of tasks")
-    verifier: Section = Field({"name": ""}, description="who says which answers are right; default: the family's own")
     topology: Section = Field({"name": "single"}, description="how the team works together")
-    team: TeamSettings = TeamSettings()
-    engine: Section = Field({"name": "transformers"}, description="who generates tokens")
-    sampling: Sampling = Field(Sampling(), description="of the plays")
     labels: Literal["verified", "judge", "file"] = Field("verified", description="who says which of two is better")
     file: str = Field(
         "", description="labels=file: JSONL of prompt, chosen, rejected; a fifth of its prompts is held out"

@@ -23,6 +23,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from apps import artifacts
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -97,10 +99,10 @@ def write(folder: Path, position: Position, tensors: Mapping[str, Tensor]) -> Pa
     save_file(dict(tensors), aside / STATE)
     (aside / POSITION).write_text(json.dumps(asdict(position)) + "\n", encoding="utf-8")
     for path in (aside / STATE, aside / POSITION, aside):
-        _flush(path)
+        artifacts.flush(path)
     shutil.rmtree(place, ignore_errors=True)
     os.rename(aside, place)
-    _flush(folder)
+    artifacts.flush(folder)
     for older in folder.glob("step-*"):
         if older != place:
             shutil.rmtree(older, ignore_errors=True)
@@ -117,11 +119,3 @@ def _whole(place: Path) -> bool:
             return True
     except (OSError, ValueError, SafetensorError):
         return False
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -22,12 +22,12 @@ from apps.platform.mpi import World
 from apps.records import MeritError
 from apps.training import canary, checkpoint, course, keeper, policy
 from apps.training.checkpoint import Checkpoint
+from apps.training.faults import NotFinite
 from apps.training.keeper import Keeper
 from apps.training.options import Options
 from apps.training.rows import Rows
-from apps.training.trainer import NotFinite, Trainer
+from apps.training.trainer import Trainer
 
-WHOLE = "config.json"  # what a folder with a whole model has
 STATE = "optimiser.safetensors"
 METRICS = "metrics.jsonl"
 DRIFT_ROWS = 64  # on which the KL to the base model is measured after training
@@ -90,7 +90,7 @@ def _fit(
 def origin(inputs: Mapping[str, Sequence[Path]], agent: str, options: Mapping[str, Any], chosen: Options) -> Path:
     """The whole model that training starts from: what the agent is already, the run's from `start`, or its base model."""
     own = inputs["policies"][0] / agent if "policies" in inputs else None
-    if own and (own / WHOLE).is_file():
+    if own and (own / policies.WHOLE).is_file():
         if chosen.lora is not None:
             raise MeritError(
                 f"{agent} is a whole model since an earlier stage of this run, and training.lora asks for an adapter; set "

@@ -27,15 +27,20 @@ APART = 1e-3  # nats: the most that a packed row may differ from itself alone
 
 
 class Forward:
-    """Calls a causal language model. `packed` says whether its rows share lines."""
+    """Calls a causal language model. `packed` says whether its rows share lines.
 
-    def __init__(self, model: nn.Module, options: Options) -> None:
-        self.model, self.options = model, options
+    With `keeps` the states before the completion tokens of the last call stay in `kept` (N, H), with their gradient.
+    """
+
+    def __init__(self, model: nn.Module, options: Options, keeps: bool = False) -> None:
+        self.model, self.options, self.keeps = model, options, keeps
+        self.kept: Tensor | None = None
         self.packed = options.packing and can_pack(self)
 
     def __call__(self, layout: Layout, temperature: float, figures: Sequence[str], exact: bool = False) -> Tensor:
         """(K, B, T), 0 where a row has no token; `exact` computes in float32 whatever the options say."""
         hidden, found = self.hidden(layout, exact), {}
+        self.kept = hidden[layout.before_N] if self.keeps else None
         if "logprobs" in figures:
             found |= self._language(hidden[layout.before_N], layout, temperature, "entropy" in figures, exact)
         for name, places in (("scores", layout.here_N), ("values", layout.before_N)):

@@ -8,7 +8,7 @@ come from or what an objective means.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from apps.platform import mpi
 from apps.platform.mpi import World
 from apps.records import MeritError, digest
-from apps.training import head, lora_linear
+from apps.training import faults, head, lora_linear
 from apps.training.batch import Batch
 from apps.training.course import WHOLE
 from apps.training.forward import SCALAR, Forward
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-NAMED = 8  # rows at most that an error names
 LANGUAGE = ("logprobs",)
 COLUMNS = {
     "old": "old_BT",
@@ -43,10 +42,6 @@ COLUMNS = {
 }  # need -> field
 COLUMN_OF = {"old_values": "values"}  # need -> column of the rows, where the two have different names
 Loss = Callable[[Batch], "tuple[Tensor, dict[str, float]]"]
-
-
-class NotFinite(MeritError):
-    """A step's loss or gradient is no number. It was not taken: the weights are those of the step before."""
 
 
 class Trainer:
@@ -73,7 +68,7 @@ class Trainer:
             self.parameters.values(), lr=options.lr, betas=options.betas, weight_decay=options.weight_decay
         )
         self.world, self.steps = world or World(), 0
-        self.forward = Forward(self.model, options)
+        self.forward = Forward(self.model, options, keeps=teacher is not None)
         if options.activation_checkpointing:
             _forget_activations(self.forward.causal)
         self.teacher = teacher and Forward(teacher.to(device), options)
@@ -99,7 +94,7 @@ class Trainer:
         if not begin:
             self.anchor = self.score(rows, rows.temperature, exact=False) if "anchor" in needs else None
         plan = plan_steps(rows, self.options, seed)
-        check_loss(rows, plan)
+        faults.check_loss(rows, plan)
         for step in range(begin, len(plan)):
             # what a step draws (dropout) depends on where it is, never on what was drawn before
             self.torch.manual_seed(int(digest([seed, self.steps, self.world.rank])[:15], 16))
@@ -113,7 +108,7 @@ class Trainer:
     def _check(self, rows: Rows, needs: frozenset[str]) -> None:
         rows.check(needs)
         if len(rows):
-            check_fits(rows, self.context, self.forward.vocabulary)
+            faults.check_fits(rows, self.context, self.forward.vocabulary)
         if "teacher" in needs:
             self._check_teacher()
         if figures_of(needs) != LANGUAGE and not hasattr(self.model, SCALAR) and needs & {"scores", "values"}:
@@ -156,7 +151,7 @@ class Trainer:
                 sums[name] = sums.get(name, 0.0) + weight * part
         norm = self.ranks.update()
         if not math.isfinite(norm):
-            raise NotFinite(_told(norm, self.steps + 1, rows, members, mpi.all_say(self.world, broken)))
+            raise faults.NotFinite(faults.told(norm, self.steps + 1, rows, members, mpi.all_say(self.world, broken)))
         self.steps += 1
         figures = self.ranks.total(sums)
         return {"step": self.steps, "lr": rate, "gradient_norm": norm, "tokens": counts["tokens"], **figures}
@@ -203,15 +198,14 @@ class Trainer:
         return column[:, None].expand(layout.shape)
 
     def _divergence(self, layout: Layout, kind: str, temperature: float) -> Tensor:
-        """Between teacher and policy at every completion token, (B, T) nats; reads the micro-batch once more with each."""
+        """Between teacher and policy at every completion token of the micro-batch that was read last, (B, T) nats."""
         student, teacher = self.forward, self.teacher
-        mine = student.hidden(layout)[layout.before_N]
         with self.torch.no_grad():
             theirs = teacher.hidden(layout)[layout.before_N]
         apart = head.over_chunks(
             lambda h, t: head.divergence(kind, student.logits(h), teacher.logits(t), temperature),
             student.vocabulary,
-            mine,
+            student.kept,
             theirs,
         )
         return layout.spread(apart)
@@ -263,36 +257,6 @@ class Trainer:
         self.ranks.set_moments(moments)
 
 
-def check_fits(rows: Rows, context: float, vocabulary: int) -> None:
-    """MeritError for a row that the model cannot read: longer than its context, or with ids that it does not know."""
-    for i in np.flatnonzero(rows.lengths > context)[:1]:
-        prompt, said = len(rows.prompts[i]), len(rows.completions[i])
-        raise MeritError(
-            f"{rows.called(i)} has {prompt + said} tokens ({prompt} of prompt, {said} of completion), more than the model's "
-            f"context of {context}; of {len(rows)} rows {int((rows.lengths > context).sum())} are too long. Shorten prompts "
-            "or completions, or take a model with a longer context"
-        )
-    for i, parts in enumerate(zip(rows.prompts, rows.completions, strict=True)):
-        ids = np.concatenate(parts)
-        if len(ids) and not 0 <= ids.min() <= ids.max() < vocabulary:
-            worst = int(ids.min() if ids.min() < 0 else ids.max())
-            raise MeritError(
-                f"{rows.called(i)} has the token {worst}, and the model's vocabulary ends at "
-                f"{vocabulary - 1}: the rows were made with another tokenizer"
-            )
-
-
-def check_loss(rows: Rows, plan: Sequence[np.ndarray]) -> None:
-    """MeritError for a step in which no token carries loss."""
-    empty = np.array([not rows.own(i).any() for i in range(len(rows))], bool)
-    for members in plan:
-        if empty[members].all():
-            raise MeritError(
-                f"an empty batch: in {rows.called(int(members[0]))} and the {len(members) - 1} others of its step no token "
-                "carries loss; leave such rows out, or make steps larger (training.step_rows)"
-            )
-
-
 def _forget_activations(causal: torch.nn.Module) -> None:
     """What a layer works out on its way is dropped, and worked out again for its gradient."""
     enable = getattr(causal, "activation_checkpointing_enable", None) or causal.gradient_checkpointing_enable
@@ -300,16 +264,6 @@ def _forget_activations(causal: torch.nn.Module) -> None:
         enable({"use_reentrant": False})  # the other way wants inputs that carry a gradient, which an adapter has not
     except ValueError as error:
         raise MeritError(f"training.activation_checkpointing=true: this model cannot do it ({error})") from error
-
-
-def _told(norm: float, step: int, rows: Rows, members: np.ndarray, said: list[list[tuple[float, list[int]]]]) -> str:
-    """What went wrong in a step, from what each rank says of losses; the samples are named where rows know theirs."""
-    broken = [entry for entries in said for entry in entries]
-    found = sorted({i for _, micro in broken for i in micro}) if broken else members.tolist()
-    what = f"the loss became {broken[0][0]}" if broken else f"the gradient's norm became {norm}"
-    names = [rows.names[i] for i in found[:NAMED] if len(rows.names)]
-    which = f"rows {found[:NAMED]}" + "…" * (len(found) > NAMED) + (f" ({'; '.join(names)})" if names else "")
-    return f"{what} at step {step}, in {which}; lower training.lr or training.clip, or look at these samples"
 
 
 def figures_of(needs: Collection[str]) -> tuple[str, ...]:
