@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from apps.training.batch import Batch
-from apps.training.objectives.scores import cross_entropy
+from apps.training.objectives import scores as of_scores
 from tests.training.test_policy_gradient_objectives import random_batch, scalar_surrogate, tokens_of
 from tests.training.test_policy_gradient_objectives import run as run_policy
 from tests.training.test_preference_objectives import batch_of, mean, odds, plain_rows, ratio, run, total
@@ -184,7 +184,7 @@ def test_a_plain_row_without_own_tokens_has_the_mean_0(name, options):
 
 def test_where_there_is_no_target_the_plain_cross_entropy_and_its_gradient_are_0():
     scores = torch.tensor([math.nan, 2.0, 0.0], dtype=torch.float64, requires_grad=True)
-    found = cross_entropy(scores, torch.tensor([math.nan, math.nan, 1.0], dtype=torch.float64))
+    found = of_scores.cross_entropy(scores, torch.tensor([math.nan, math.nan, 1.0], dtype=torch.float64))
     (slope,) = torch.autograd.grad(found.sum(), scores)
     assert found.tolist() == pytest.approx([0.0, 0.0, math.log(2)]) and slope.tolist() == pytest.approx(
         [0.0, 0.0, -0.5]

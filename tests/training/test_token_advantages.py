@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from apps import leaf
 from apps.records import MeritError, Tokens, Valued
-from apps.training.advantages import at_grpo, at_grpo_two_level, gae, reinforce_plus_plus, rloo
+from apps.training.advantages import at_grpo, at_grpo_two_level, gae, groups, reinforce_plus_plus, rloo
 from tests.training.valued import run, turn
 
 SEEDS = st.integers(0, 2**31)
@@ -30,6 +30,12 @@ def told(value, values, divergence=None, after=(), **more):
 
 def lists(found):
     return [tokens.tolist() for tokens in found]
+
+
+def test_a_flat_array_is_parted_as_the_turns_are_long_by_hand():
+    like = [np.zeros(2), np.zeros(0), np.zeros(3), np.zeros(1)]
+    assert lists(groups.parted(np.arange(6.0), like)) == [[0, 1], [], [2, 3, 4], [5]]
+    assert groups.parted(np.zeros(0), []) == []
 
 
 def plays(seed):

@@ -25,10 +25,10 @@ def cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:
     """−y log σ(s) − (1 − y) log(1 − σ(s)) in nats, 0 where there is no target (NaN); targets lie in [0, 1]."""
     from torch.nn.functional import binary_cross_entropy_with_logits
 
-    # Filled on both sides: a gradient of 0 times what stands beside a NaN would be NaN.
+    # The gradient of what is filled is 0, where 0 times what stands beside a NaN is NaN.
     known = targets.isfinite()
-    safe = scores.masked_fill(~known, 0.0), targets.masked_fill(~known, 0.0)
-    return binary_cross_entropy_with_logits(*safe, reduction="none").masked_fill(~known, 0.0)
+    safe = scores.masked_fill(~known, 0.0)
+    return binary_cross_entropy_with_logits(safe, targets, reduction="none").masked_fill(~known, 0.0)
 
 
 def told_right(scores: Tensor, targets: Tensor) -> Tensor:
