@@ -8,7 +8,9 @@ ranks, of its own), `cpu`, `network`.
 from __future__ import annotations
 
 import json
+import platform
 import shutil
+import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -16,12 +18,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from apps import artifacts
-from apps.platform import work
+from apps import artifacts, attempt
+from apps.platform import faults, work
 from apps.records import Artifact
 
 FACTS = "facts.json"
 PARTIAL = "partial"  # in the store: what unfinished tasks have saved
+_submitting = threading.Lock()  # Parsl numbers tasks without one
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,12 @@ def launch(
         }
     )
     # Parsl keeps the name `inputs` for itself
-    return _app(stage.label)(stage=stage.name, key=key, given=dict(inputs), rest=rest)
+    return _submit(stage.label, stage=stage.name, key=key, given=dict(inputs), rest=rest)
+
+
+def again(task: Mapping[str, Any]) -> Future:
+    """Hands a task of which Parsl has this record over once more, to make what it made again."""
+    return _submit(task["executor"], **task["kwargs"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,21 +144,30 @@ def execute(
     given: dict[str, list[Artifact]],
     pool: str,
 ) -> Artifact:
-    """Runs a stage, wherever it was sent, and puts its artifact into the store."""
+    """Runs a stage, wherever it was sent, and puts its artifact into the store.
+
+    Raises faults.LostInput where an input is gone or damaged, which then counts as absent. Memory that does not suffice is met
+    with smaller batches here; for other faults see workflows/retries.py.
+    """
     made_from = {name: [artifact.key for artifact in found] for name, found in given.items()}
     folders = {name: [Path(artifact.path) for artifact in found] for name, found in given.items()}
     record = {"options": options, "inputs": made_from}
-    with artifacts.new(root, stage, key, record) as out:
-        call = (module, stage, out, folders, {**options, **machine})
-        if pool:
-            from apps.platform import processes
+    needed = [artifact for found in given.values() for artifact in found]
 
-            threads, timeout_s = machine.get("threads", 1), machine.get("timeout_s")
-            facts, cost = processes.run(pool, perform, *call, threads=threads, timeout_s=timeout_s)
-        else:
-            facts, cost = perform(*call)
-        record["work"] = {**cost, "session": machine.get("session", "")}
-        (out / FACTS).write_text(json.dumps(facts, default=float) + "\n")
+    def carry_out(chosen: dict[str, Any]) -> attempt.Outcome:
+        call = (module, stage, out, folders, {**chosen, **machine})
+        return attempt.in_process(pool, machine, perform, *call) if pool else perform(*call)
+
+    attempt.check_inputs(root, needed)
+    try:
+        with artifacts.new(root, stage, key, record) as out:
+            facts, cost = attempt.within_memory(carry_out, out, options, machine.get("halvings", 0))
+            record["work"] = {**cost, "session": machine.get("session", "")}
+            (out / FACTS).write_text(json.dumps(facts, default=float) + "\n")
+    except Exception as error:
+        faults.at(error, platform.node())
+        attempt.check_inputs(root, needed, error)
+        raise
     if machine.get("partial"):
         shutil.rmtree(machine["partial"], ignore_errors=True)  # it is whole now
     return Artifact(stage, key, str(artifacts.locate(root, stage, key)))
@@ -173,6 +190,11 @@ def perform(
 def facts_of(artifact: Artifact) -> dict[str, Any]:
     """What a stage said of its work."""
     return json.loads((Path(artifact.path) / FACTS).read_text())
+
+
+def _submit(label: str, **kwargs: Any) -> Future:
+    with _submitting:
+        return _app(label)(**kwargs)
 
 
 @cache

@@ -74,7 +74,7 @@ def at_work(nodes: Collection[Node], shelf: store.Store, site: sites.Site, folde
         with Progress(dict(counts), sys.stdout, name, rounds) as progress:
             for node in nodes:
                 progress.expect(node.key, node.stage.name, node.round)
-            with sites.running(site, folder, StoreMemoizer(shelf, _listener(shelf, progress))):
+            with sites.running(site, folder, StoreMemoizer(shelf, _listener(shelf, progress)), progress.say):
                 yield progress
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -118,6 +118,7 @@ def launcher(shelf: store.Store, config: configuration.Run, site: sites.Site) ->
             machine["partial"] = str(shelf.root / stages.PARTIAL / node.lineage)
         machine["own_process"] = site.own_process or (label == "inference" and site.inference_slots > 1)
         machine["timeout_s"] = site.timeouts_s.get(label)
+        machine["grace_s"] = site.grace_s
         inputs = {name: [given.future for given in nodes] for name, nodes in node.inputs.items()}
         return stages.launch(node.stage, node.key, shelf.root, node.options, machine, inputs)
 
@@ -127,14 +128,23 @@ def launcher(shelf: store.Store, config: configuration.Run, site: sites.Site) ->
 def _listener(shelf: store.Store, progress: Any) -> Callable[[str, str, str], None]:
     from apps.report import tally
 
-    def listen(stage: str, key: str, event: str) -> None:
-        facts: dict[str, Any] = {}
+    def facts_of(stage: str, key: str, event: str) -> dict[str, Any]:
         place = artifacts.locate(shelf.root, stage, key)
-        if (event == "made" or (event == "found" and stage in tally.TOLD)) and (place / stages.FACTS).is_file():
+        if event != "made" and not (event == "found" and stage in tally.TOLD):
+            return {}
+        try:
             facts = stages.facts_of(Artifact(stage, key, str(place)))
-            if event == "made":
-                facts.setdefault("seconds", artifacts.manifest(place)["seconds"])
+            return {"seconds": artifacts.manifest(place)["seconds"], **facts} if event == "made" else facts
+        except (OSError, ValueError, KeyError):  # gone or damaged: who needs the artifact will find that too
+            return {}
+
+    def listen(stage: str, key: str, event: str) -> None:
+        facts = facts_of(stage, key, event)
         progress.event(stage, key, event, facts)
+        if event == "made" and "smaller" in facts:
+            sizes = {name: size for name, size in facts["smaller"].items() if name != "because"}
+            told = ", ".join(f"{name}={size}" for name, size in sizes.items())
+            progress.say(f"{stage} {key[:8]}: memory did not suffice, done with {told} ({facts['smaller']['because']})")
 
     return listen
 

@@ -38,6 +38,7 @@ class StoreMemoizer(Memoizer):
         self._owners: dict[str, int] = {}  # key -> id of the task that makes it
         self._joined: dict[str, list[Future]] = {}  # key -> who waits for it
         self._stopped = False
+        self.before: Callable[[Any], Future | None] | None = None  # what a task has to wait for (workflows/retries.py)
 
     def start(self, *, run_dir: str, config_run_dir: str) -> None:
         self._stopped = False
@@ -53,12 +54,16 @@ class StoreMemoizer(Memoizer):
         stage, key = _identity(task)
         if key is None:
             return None
+        if self.before and (wait := self.before(task)):
+            return wait
         with self._lock:
-            if key in self._owners:
-                return None if self._owners[key] == task["id"] else self._join(stage, key)  # its owner: a retry
+            again = self._owners.get(key) == task["id"]
+            if key in self._owners and not again:
+                return self._join(stage, key)
             self._owners[key] = task["id"]
         found = self.store.find(stage, key)  # may read gigabytes, so not under the lock
-        self._tell(stage, key, "found" if found else "begun")
+        if found or not again:  # an attempt that counts as lost may have come to its end
+            self._tell(stage, key, "found" if found else "begun")
         return _done(found) if found else None
 
     def update_memo_result(self, task: Any, r: Artifact) -> None:

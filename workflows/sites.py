@@ -49,6 +49,11 @@ class Site:
     launcher: tuple[str, ...] | None = None  # the command that starts MPI ranks, {ranks} filled in; None = no MPI here
     checkpoint_minutes: float = 10  # between the checkpoints of a training task; 0 = at signals alone
     grace_s: float = 30  # what a training task has to save its work when the run is stopped
+    hosts: tuple[str, ...] = ()  # the nodes that this job has, as the launcher calls them; () = this machine alone
+    # the command that starts {ranks} processes, {per_node} on each of {hosts} (names with commas between), for preflight
+    on_hosts: tuple[str, ...] | None = None  # and staging; None = there is nothing but this machine
+    devices_per_node: int = 0  # accelerators that each node is to show; 0 = as many as most nodes have
+    staging: Path | None = None  # a node-local folder for copies of models and adapters; None = they are read in place
     elsewhere: bool = False  # the workers have a machine or an environment of their own: the driver asks for no device
     own_process: bool = False  # every task runs in a warm process beside its worker, so that it can be killed alone
     timeouts_s: Mapping[str, float] = field(default_factory=dict)  # of a task, by its executor's label; absent = none
@@ -79,19 +84,27 @@ def load(name_or_path: str, **options: Any) -> Site:
 
 
 @contextmanager
-def running(site: Site, folder: Path, memoizer: Memoizer | None) -> Iterator[DataFlowKernel]:
-    """Parsl on `site`, its files in `folder`. After an exception (Ctrl-C too) nothing further is begun.
+def running(
+    site: Site, folder: Path, memoizer: Memoizer | None, say: Callable[[str], None] = lambda text: None
+) -> Iterator[DataFlowKernel]:
+    """Parsl on `site`, its files in `folder`; `say` tells of tasks that are tried again. After an exception (Ctrl-C too)
+    nothing further is begun.
 
     Tasks that wait are cancelled; worker processes are given some seconds to save what can be gone on with, then killed. A
     task in a thread cannot be killed and is waited for.
     """
     import parsl
 
-    kernel = parsl.load(site.parsl(folder, memoizer))
+    from workflows.retries import Retries
+
+    config, retries = site.parsl(folder, memoizer), Retries(site.retries, folder, say)
+    retries.govern(config)
+    kernel = parsl.load(config)
     try:
         yield kernel
     except BaseException:
         kernel.memoizer.close()
+        retries.close()
         # tasks that waited are handed to executors that are shut; the library would print a traceback for each
         logging.getLogger("concurrent.futures").disabled = True
         for task in list(kernel.tasks.values()):
@@ -107,13 +120,15 @@ def _give_up(task: Mapping[str, Any]) -> None:
     """Cancels a task that was handed to its executor, also one that is just being handed over by Parsl's own thread.
 
     That one passed the memoizer before it was closed. Its lock is held until it is launched, and its future noted a
-    moment later; without the wait it would stay in the queue, and run.
+    moment later, where that of an earlier attempt may stand; without the wait it would stay in the queue, and run.
     """
     from parsl.dataflow.states import States
 
-    with task["task_launch_lock"]:
-        launched = task["status"] == States.launched
-    while launched and task["exec_fu"] is None and not task["app_fu"].done():
+    def launched() -> bool:
+        with task["task_launch_lock"]:
+            return task["status"] == States.launched and not task["app_fu"].done()
+
+    while launched() and (task["exec_fu"] is None or task["exec_fu"].done()):
         time.sleep(0.001)
     if task["exec_fu"] is not None:
         task["exec_fu"].cancel()

@@ -26,12 +26,13 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
+from apps.platform import requests
 from apps.records import MeritError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,6 +110,33 @@ def ask_to_save() -> None:
         workers = list(_all)
     for worker in workers:
         worker.send(signal.SIGUSR1)
+
+
+def retire(pool: str) -> None:
+    """Ends the idle processes of a pool: one whose memory ran out does not get all of it back."""
+    with _lock:
+        idle = [worker for setup in list(_idle) if setup[0] == pool for worker in _idle.pop(setup)]
+    for worker in idle:
+        _discard(worker)
+
+
+@contextmanager
+def passing_on(grace_s: float) -> Iterator[None]:
+    """While it lasts, SIGUSR1 to this process asks those at work for it to save; at SIGTERM they may, and all end.
+
+    For a worker that is itself started by others and has nothing to save. Without effect outside of the main thread.
+    """
+
+    def end() -> None:
+        close(grace_s)
+        os._exit(128 + signal.SIGTERM)
+
+    def hear(number: int, frame: Any) -> None:
+        asked = ask_to_save if number == signal.SIGUSR1 else end
+        threading.Thread(target=asked, daemon=True).start()  # it waits for a lock, a handler must not
+
+    with requests.handled(hear):
+        yield
 
 
 class Worker:

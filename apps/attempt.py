@@ -1,0 +1,77 @@
+"""One attempt at a task, where it was sent: its inputs are looked at first, and memory that does not suffice is met here.
+
+Not here: what else a failed attempt is tried again for, and where (workflows/retries.py).
+"""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from apps import artifacts
+from apps.platform import faults, processes, smaller
+from apps.records import Artifact
+
+Outcome = tuple[dict[str, Any], dict[str, Any]]  # a stage's facts, and what they cost
+
+
+def check_inputs(root: str, given: Iterable[Artifact], error: Exception | None = None) -> None:
+    """LostInput for what is gone, or is not as it was written; a damaged artifact is set aside, so that it is made again.
+
+    Sizes are compared for every task, contents at first use in this process, and anew after an `error` that damage may explain.
+    """
+    anew = error is not None and faults.kind(error) == faults.OWN
+    read = anew or error is None
+    lost = {a: reason for a in given if (reason := artifacts.check(a.path, contents=read, anew=anew))}
+    for artifact in lost:
+        artifacts.set_aside(root, Path(artifact.path))
+    if lost:
+        told = "; ".join(f"{artifact.stage} {artifact.key}: {reason}" for artifact, reason in lost.items())
+        raise faults.LostInput(f"an input cannot be used: {told}", list(lost)) from error
+
+
+def within_memory(
+    carry_out: Callable[[dict[str, Any]], Outcome], out: Path, options: Mapping[str, Any], times: int
+) -> Outcome:
+    """What `carry_out(options)` gives, with batches halved until they fit; its facts say so. They begin `times` halved."""
+    short = ""
+    while True:
+        chosen, told = smaller.halved(options, times)
+        try:
+            facts, cost = carry_out(chosen)
+        except Exception as error:
+            if faults.kind(error) != faults.MEMORY or not smaller.can_be(options, times + 1):
+                raise
+            short = str(error).strip().partition("\n")[0]
+        else:
+            return ({**facts, "smaller": {**told, "because": short}} if told else facts), cost
+        times += 1
+        _clear(out)  # after the exception, whose frames hold what filled the memory
+
+
+def in_process(pool: str, machine: Mapping[str, Any], function: Callable[..., Outcome], *call: Any) -> Outcome:
+    """In a warm process beside this one, that is killed when its time is up. When this one is to end, that one may save."""
+    threads, timeout_s = machine.get("threads", 1), machine.get("timeout_s")
+    with processes.passing_on(machine.get("grace_s", 0)):
+        try:
+            return processes.run(pool, function, *call, threads=threads, timeout_s=timeout_s)
+        except Exception as error:
+            if faults.kind(error) == faults.MEMORY:
+                processes.retire(pool)
+            raise
+
+
+def _clear(out: Path) -> None:
+    """Removes the files that a failed attempt left, and gives its memory back."""
+    for path in out.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    gc.collect()
+    if torch := sys.modules.get("torch"):
+        for kind in ("cuda", "xpu"):
+            device = getattr(torch, kind, None)
+            if device is not None and device.is_available():
+                device.empty_cache()
