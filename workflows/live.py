@@ -65,25 +65,31 @@ def carry_out(
 
 @contextmanager
 def at_work(nodes: Collection[Node], shelf: store.Store, site: sites.Site, folder: Path, name: str) -> Iterator[Any]:
-    """The site, ready for tasks; gives the display, which expects `nodes`. `folder` is Parsl's and goes afterwards."""
+    """The site, ready for tasks; gives the display, which expects `nodes`. `folder` is Parsl's and goes afterwards.
+
+    Not if the run ended badly and its workers are elsewhere: what they said when they did not come up lies there.
+    """
     from apps.report.progress import Progress
 
     counts = Counter(node.stage.name for node in nodes)
     rounds = max((node.round for node in nodes), default=0)
+    kept = site.elsewhere
     try:
         with Progress(dict(counts), sys.stdout, name, rounds) as progress:
             for node in nodes:
                 progress.expect(node.key, node.stage.name, node.round)
             with sites.running(site, folder, StoreMemoizer(shelf, _listener(shelf, progress)), progress.say):
                 yield progress
+        kept = False
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not kept:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_ranks(nodes: Iterable[Node], site: sites.Site) -> None:
     """MeritError where a task wants several ranks and this site cannot start them."""
     if any(node.options.get("training", {}).get("ranks", 1) > 1 for node in nodes):
-        mpi.check(site.launcher)
+        mpi.check(site.launcher, site.elsewhere)
 
 
 def check_four_bits(nodes: Iterable[Node], site: sites.Site) -> None:
@@ -152,6 +158,7 @@ def _listener(shelf: store.Store, progress: Any) -> Callable[[str, str, str], No
 def _await_all(plan: Plan) -> None:
     """Returns when every task is done; raises the first fault's own exception, not that of a task that waited for it."""
     from parsl.dataflow.errors import DependencyError
+    from parsl.executors.errors import BadStateException
 
     futures = {node.future: node for node in plan.nodes.values()}
     waiting = set(futures)
@@ -160,7 +167,7 @@ def _await_all(plan: Plan) -> None:
         failed = [f for f in done if f.exception() and not isinstance(f.exception(), DependencyError)]
         if failed:
             node, error = futures[failed[0]], failed[0].exception()
-            if isinstance(error, MeritError):
+            if isinstance(error, (MeritError, BadStateException)):
                 raise MeritError(f"{node.stage.name}: {error}") from error
             raise error
 

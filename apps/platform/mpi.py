@@ -17,18 +17,20 @@ import socket
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apps.platform import devices, processes, requests
+from apps.platform import devices, processes, requests, slots
 from apps.records import MeritError
 
 FAULT = "fault.json"
 OUTPUT = "output.txt"
 HOST_SUFFIX = "MERIT_HOST_SUFFIX"  # a site sets it where host names alone lead to a slow network
+DEVICE_ID = "MERIT_DEVICE_ID"  # a site sets it to 1 where ranks are to be bound to their devices when they meet
+PROGRAM = "MERIT_MPIEXEC"  # a site sets it to the machine's own mpiexec, where the environment may hold another
 INSTALL = "pip install -c constraints.txt -e '.[mpi]'"
 
 
@@ -60,11 +62,16 @@ def connected(world: World, device: str) -> Iterator[None]:
     from torch import distributed
 
     backend = devices.backend(device)
+    bound = {}
+    if os.environ.get(DEVICE_ID) == "1" and device.partition(":")[2]:  # users disagree whether it hangs with or without
+        import torch
+
+        bound = {"device_id": torch.device(device)}
     address, store = _store(world)
     libraries = {"RANK": world.rank, "WORLD_SIZE": world.size, "LOCAL_RANK": world.local_rank}
     libraries |= {"MASTER_ADDR": address, "MASTER_PORT": store.port}
     os.environ.update({name: str(value) for name, value in libraries.items()})  # DeepSpeed and oneCCL read them
-    distributed.init_process_group(backend, store=store, rank=world.rank, world_size=world.size)
+    distributed.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, **bound)
     try:
         yield
         distributed.barrier()  # a rank that leaves early would break a connection that others still use
@@ -116,20 +123,25 @@ def launch(launcher: Sequence[str] | None, ranks: int, module: str, spec: Path, 
         _raise_fault(spec.parent, ranks, ended.returncode)
 
 
-def check(launcher: Sequence[str] | None) -> None:
-    """MeritError where several ranks cannot be started here; it names what is missing. Imports and starts nothing."""
+def check(launcher: Sequence[str] | None, elsewhere: bool = False) -> None:
+    """MeritError where several ranks cannot be started; it names what is missing. Imports and starts nothing.
+
+    With `elsewhere` they are started on another machine, so what this one has does not matter.
+    """
     if launcher is None:
         raise MeritError(
             "training.ranks > 1: this site says no way to start MPI ranks (its `launcher`); use training.ranks=1"
         )
+    if elsewhere:
+        return
     if importlib.util.find_spec("mpi4py") is None:
         raise MeritError(f"training.ranks > 1: mpi4py is not installed; {INSTALL}")
     _program(launcher[0])
 
 
-def starter(launcher: Sequence[str], ranks: int) -> list[str]:
-    """The launcher's command for so many ranks: {ranks} filled in, its program found."""
-    return [_program(launcher[0]), *(word.replace("{ranks}", str(ranks)) for word in launcher[1:])]
+def starter(launcher: Sequence[str], ranks: int, environment: Mapping[str, str] = os.environ) -> list[str]:
+    """The launcher's command for so many ranks: {ranks} and what else it says of a slot filled in, its program found."""
+    return [_program(launcher[0]), *slots.filled(launcher[1:], ranks, environment)]
 
 
 def leave_fault(folder: Path, world: World, error: BaseException) -> None:
@@ -159,6 +171,8 @@ def _raise_fault(folder: Path, ranks: int, status: int) -> None:
 
 def _program(name: str) -> str:
     """The environment's own program before another on PATH: an mpiexec fits the library that mpi4py was built for."""
+    if name == "mpiexec" and os.environ.get(PROGRAM):
+        return os.environ[PROGRAM]
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.is_file() else shutil.which(name)
     if found is None:

@@ -1,0 +1,314 @@
+"""ALCF's Aurora: nodes of twelve tiles, PBS, PALS. Inside of one job, or from a login node through jobs that come and go.
+
+Inside of a job the driver is on its first node. There are the workers of `cpu` too, and those of `training`, one a slot of
+whole nodes, which start ranks over their slot by our own mpiexec line. `inference` has a worker a tile (or group of tiles) on
+each other node. From a login node a block of either is a job of its own, `cpu` stays there. Nothing here was run on Aurora:
+docs/aurora.md says what that leaves open. The environment of workers is env.sh's.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from apps import records
+from apps.records import MeritError
+from workflows import cluster, queues, roles
+from workflows.queues import Queue
+from workflows.sites import Site
+
+HERE = Path(__file__).resolve().parent
+QUEUES = (  # ALCF's user guides, August 2026
+    Queue("debug", 1, 2, 1, running=1),
+    Queue("debug-scaling", 2, 256, 1, running=1),
+    Queue("capacity", 1, 16, 168, running=2),
+    Queue("prod", 256, 1024, 12, running=10),
+    Queue("prod", 1025, 1999, 18, running=10),
+    Queue("prod", 2000, 10624, 24, running=10),
+)
+# a group a tile; cores 0 and 52 are the system's, and eight at a time from 1 on would straddle the sockets
+CORES = "1-8:9-16:17-24:25-32:33-40:41-48:53-60:61-68:69-76:77-84:85-92:93-100"
+CORES_A_TILE, THREADS_A_NODE = 8, 208
+PBS = ("#PBS -l filesystems={}", "#PBS -l place=scatter", "#PBS -k doe")
+LOGIN_WORKERS = 4  # of `cpu`, on a login node that others use too
+
+
+class Options(records.Options):
+    """What may be set of Aurora."""
+
+    where: Literal["auto", "job", "login"] = Field(
+        "auto", description="job: inside of one; login: submit blocks as jobs; auto: job where PBS_NODEFILE is set"
+    )
+    account: str = Field("", description="the project that jobs are charged to; wanted on a login node")
+    queue: str = Field("debug", description="debug, debug-scaling, capacity or prod")
+    walltime: str = Field("01:00:00", description="of a job, HH:MM:SS")
+    nodes: int = Field(1, ge=1, description="of a job; on a login node: of a block of `inference`")
+    blocks: int = Field(1, ge=1, description="on a login node: most blocks of `inference` at once")
+    filesystems: str = Field("home:flare", description="that a job needs, as PBS has to be told")
+    frameworks: Literal["2025.3.1", "2026.1.0"] = Field("2026.1.0", description="version of the module `frameworks`")
+    venv: str = Field("", description="the virtual environment of workers; default: the driver's own")
+    hierarchy: Literal["FLAT", "COMPOSITE"] = Field(
+        "FLAT", description="how Level Zero counts tiles: 0 to 11, as `frameworks` sets it, or 0.0 to 5.1"
+    )
+    tensor_parallel: Literal[1, 2, 4, 8] = Field(
+        1, description="tiles of an inference worker; 12 divides no model's heads"
+    )
+    training_nodes: int | Literal["measured"] | None = Field(
+        None,
+        description="set aside for training; 0: all nodes do both; measured: by the last round's; default: a slot, if one can be spared",
+    )
+    slot_nodes: int = Field(1, ge=1, description="nodes of a training task; it has room for 12 ranks on each")
+    cpu_workers: int = Field(32, ge=1, description="workers of `cpu`, on the first node")
+    device: str = Field("xpu", description="what workers compute on; cpu to try this site without accelerators")
+    tiles: int = Field(12, ge=1, le=12, description="of a node that are used")
+    cores: str = Field(CORES, description="of each tile's worker or rank, groups joined by colons")
+    interface: str = Field("hsn0", description="the network that workers reach the driver by")
+    vni: bool = Field(True, description="false: mpiexec --no-vni, for DAOS and against 'No VNIs available'")
+    encrypted: bool = Field(True, description="what goes between driver and workers")
+    staging: str = Field(
+        "", description="node-local folder for copies of models and adapters, such as /tmp/merit; default: no copies"
+    )
+    logs: str = Field("/tmp", description="where each node keeps its workers' logs; none above 500 nodes")
+    heartbeat_s: int = Field(60, ge=4, description="after which a side that is not heard of counts as gone")
+    retries: int = Field(2, ge=0, description="of a task that the machine let down")
+    timeouts_s: dict[Literal["inference", "training", "cpu", "network"], float] = Field(
+        {"inference": 3600.0, "training": 21600.0, "cpu": 3600.0, "network": 3600.0},
+        description="after which a task hangs and is killed, by executor",
+    )
+    longest_task_s: int = Field(
+        1200, ge=1, description="on a login node: a block takes no task in its last so many seconds"
+    )
+    checkpoint_minutes: float = Field(
+        10, ge=0, description="between the checkpoints of a training task; 0 = at signals alone"
+    )
+
+    @field_validator("walltime", mode="before")
+    @classmethod
+    def _walltime(cls, given: Any) -> Any:
+        return queues.clock(given) if isinstance(given, int) else given  # YAML takes 1:00:00 for a number in base 60
+
+
+def site(options: Options) -> Site:
+    inside = options.where == "job" or (options.where == "auto" and "PBS_NODEFILE" in os.environ)
+    nodefile = os.environ.get("MERIT_NODEFILE") or os.environ.get("PBS_NODEFILE")  # preflight's good nodes, or all
+    hosts = roles.hosts(nodefile) if inside and nodefile else []
+    _check(options, inside, bool(hosts))
+
+    def parsl(folder: Path, memoizer: Any) -> Any:
+        folder = folder.absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        address = cluster.address_of(options.interface)
+        if not inside:
+            return _from_login(options, folder, memoizer, address)
+        if not hosts:
+            raise MeritError(
+                "where=job, but PBS_NODEFILE is not set: this is no job; submit one (jobs/), or where=login"
+            )
+        return _in_job(options, folder, memoizer, address, hosts)
+
+    nodes = len(hosts) or options.nodes
+    return Site(
+        name="aurora",
+        parsl=parsl,
+        device=options.device,
+        elsewhere=True,
+        inference_threads=CORES_A_TILE * options.tensor_parallel,
+        inference_slots=nodes * len(masks(options)),
+        training_threads=CORES_A_TILE * options.tiles * options.slot_nodes,
+        training_slots=max(1, min(nodes // options.slot_nodes, options.tiles)),
+        launcher=launcher(options),
+        hosts=tuple(hosts),
+        on_hosts=("mpiexec", "-n", "{ranks}", "--ppn", "{ppn}", "--hostfile", "{hostfile}", "--envall", *_vni(options)),
+        cores=":".join(options.cores.split(":")[: options.tiles]),
+        devices_per_node=0 if options.device == "cpu" else 12 if options.hierarchy == "FLAT" else 6,
+        staging=Path(options.staging) if options.staging else None,
+        checkpoint_minutes=options.checkpoint_minutes,
+        own_process=True,
+        timeouts_s=dict(options.timeouts_s),
+        retries=options.retries,
+    )
+
+
+def masks(options: Options) -> tuple[str, ...]:
+    """ZE_AFFINITY_MASK of each inference worker of a node. A mask g.t matches nothing under FLAT, and a number all of a GPU under COMPOSITE."""
+    names = [str(t) if options.hierarchy == "FLAT" else f"{t // 2}.{t % 2}" for t in range(options.tiles)]
+    size = options.tensor_parallel
+    return tuple(",".join(names[first : first + size]) for first in range(0, options.tiles - size + 1, size))
+
+
+def cores(options: Options) -> tuple[str, ...]:
+    """The cores of each inference worker of a node."""
+    groups, size = options.cores.split(":"), options.tensor_parallel
+    return tuple(",".join(groups[first : first + size]) for first in range(0, options.tiles - size + 1, size))
+
+
+def launcher(options: Options) -> tuple[str, ...]:
+    """The command that starts ranks, run on the first node by a worker that has a slot. --gpu-bind fails under FLAT: rank.sh binds."""
+    placed = ("mpiexec", "-n", "{ranks}", "--ppn", "{ppn}", "--hostfile", "{hostfile}", "--cpu-bind", "list:{cores}")
+    return (*placed, "--envall", *_vni(options), "/bin/bash", str(HERE / "rank.sh"))
+
+
+def _in_job(options: Options, folder: Path, memoizer: Any, address: str, hosts: list[str]) -> Any:
+    """Everything over the nodes of this job."""
+    from parsl.launchers import MpiExecLauncher, SimpleLauncher
+    from parsl.providers import LocalProvider
+
+    store = memoizer.store.root if memoizer else None
+    count = roles.training_nodes(options.training_nodes, len(hosts), options.slot_nodes, store, len(masks(options)))
+    training, playing = hosts[:count] or hosts, hosts[count:]
+    everywhere = MpiExecLauncher(bind_cmd="--cpu-bind", overrides=" ".join(("--ppn 1", *_vni(options))))
+
+    def provider(role: str, nodes: list[str], spread: bool) -> Any:
+        nodefile = folder / f"{role}.hosts"
+        nodefile.write_text("".join(f"{host}\n" for host in nodes), encoding="utf-8")
+        return LocalProvider(
+            nodes_per_block=len(nodes) if spread else 1,
+            init_blocks=1,
+            min_blocks=1,  # with none, workers that are idle for a while would end, and their models with them
+            max_blocks=1,
+            launcher=everywhere if spread else SimpleLauncher(),
+            worker_init=_init(options, role, folder, {"PBS_NODEFILE": str(nodefile)}),
+        )
+
+    executors = _pools(
+        options,
+        folder,
+        address,
+        inference=provider("inference", playing, True),
+        training=provider("training", training, False),
+        cpu=provider("cpu", hosts[:1], False),
+        slots=_slots(options, len(training)),
+        cpu_workers=options.cpu_workers,
+    )
+    return cluster.configured(executors, folder, memoizer, retries=options.retries, nodes=len(hosts))
+
+
+def _from_login(options: Options, folder: Path, memoizer: Any, address: str) -> Any:
+    """Blocks of `inference` and `training` as jobs, submitted when there are tasks and given back when there are none."""
+    from parsl.launchers import MpiExecLauncher, SimpleLauncher
+    from parsl.providers import LocalProvider, PBSProProvider
+
+    def provider(role: str, nodes: int, blocks: int, launch: Any) -> Any:
+        return PBSProProvider(
+            account=options.account,
+            queue=options.queue,
+            walltime=options.walltime,
+            nodes_per_block=nodes,
+            cpus_per_node=THREADS_A_NODE,
+            init_blocks=0,
+            min_blocks=0,
+            max_blocks=blocks,
+            scheduler_options="\n".join(PBS).format(options.filesystems),
+            launcher=launch,
+            worker_init=_init(options, role, folder, {}),
+        )
+
+    everywhere = MpiExecLauncher(bind_cmd="--cpu-bind", overrides=" ".join(("--ppn 1", *_vni(options))))
+    nodes, walltime_s = _training_block(options), queues.seconds(options.walltime)
+    executors = _pools(
+        options,
+        folder,
+        address,
+        inference=provider("inference", options.nodes, options.blocks, everywhere),
+        training=provider("training", nodes, 1, SimpleLauncher()),
+        cpu=LocalProvider(launcher=SimpleLauncher(), min_blocks=1, worker_init=_init(options, "cpu", folder, {})),
+        slots=_slots(options, nodes),
+        cpu_workers=min(LOGIN_WORKERS, options.cpu_workers),
+        drain_s=max(walltime_s // 2, walltime_s - options.longest_task_s),
+    )
+    return cluster.configured(
+        executors,
+        folder,
+        memoizer,
+        retries=options.retries,
+        nodes=options.nodes * options.blocks,
+        strategy="htex_auto_scale",
+        period_s=10,  # of asking for jobs
+        idle_s=300,
+    )
+
+
+def _pools(
+    options: Options,
+    folder: Path,
+    address: str,
+    *,
+    inference: Any,
+    training: Any,
+    cpu: Any,
+    slots: int,
+    cpu_workers: int,
+    drain_s: int | None = None,
+) -> list[Any]:
+    """The four executors. A training worker has a tile of the first node for what it computes by itself."""
+    from parsl import ThreadPoolExecutor
+
+    alike: dict[str, Any] = {"heartbeat_s": options.heartbeat_s, "logs": options.logs, "encrypted": options.encrypted}
+    names, groups = masks(options), cores(options)
+    single = masks(options.model_copy(update={"tensor_parallel": 1}))[:slots]
+    told = {"accelerators": names, "cores": groups, "drain_s": drain_s, **alike}
+    return [
+        cluster.executor("inference", inference, len(names), address, folder, **told),
+        cluster.executor("training", training, slots, address, folder, accelerators=single, drain_s=drain_s, **alike),
+        cluster.executor("cpu", cpu, cpu_workers, address, folder, **alike),
+        ThreadPoolExecutor(label="network", max_threads=8),  # they wait, and the driver's node reaches the network
+    ]
+
+
+def _init(options: Options, role: str, folder: Path, exports: dict[str, str]) -> str:
+    """What a block of workers begins with; those of training make a hostfile for each slot."""
+    venv = options.venv or (sys.prefix if sys.prefix != sys.base_prefix else "")
+    told = {"MERIT_FRAMEWORKS": options.frameworks, "MERIT_HIERARCHY": options.hierarchy, "MERIT_VENV": venv, **exports}
+    lines = [f"cd '{folder}'"]  # Parsl's launchers leave files where they are run
+    if role == "training":
+        told["MERIT_CORES"] = ":".join(options.cores.split(":")[: options.tiles])
+        lines.append(
+            'export MERIT_SLOTS="$(mktemp -d /tmp/merit-slots.XXXXXX)"\n'
+            f'awk -v size={options.slot_nodes} -v folder="$MERIT_SLOTS" \'!seen[$0]++ '
+            '{ print > (folder "/" int(count++ / size)) }\' "$PBS_NODEFILE"'
+        )
+    return cluster.worker_init(HERE / "env.sh", role, told, *lines)
+
+
+def _check(options: Options, inside: bool, in_job: bool) -> None:
+    """MeritError where Aurora has no such job, or a node no such workers."""
+    if len(options.cores.split(":")) < options.tiles or options.tensor_parallel > options.tiles:
+        raise MeritError(
+            f"site aurora: tiles={options.tiles} tensor_parallel={options.tensor_parallel} and {len(options.cores.split(':'))} "
+            "groups of cores: there have to be a group a tile, and as many tiles as an engine has"
+        )
+    if in_job:
+        return  # PBS has granted it
+    queues.check(QUEUES, options.queue, options.nodes, options.walltime)
+    if inside:
+        return
+    queues.check(QUEUES, options.queue, _training_block(options), options.walltime)
+    if not options.account:
+        raise MeritError(
+            "site aurora: account is the project that jobs are charged to, and there is no default; add "
+            "--site-option account=PROJECT to submit from this login node, or submit jobs/pipeline.pbs"
+        )
+
+
+def _training_block(options: Options) -> int:
+    """Nodes of a training block that a login node submits."""
+    wanted = options.slot_nodes if options.training_nodes is None else options.training_nodes
+    if not isinstance(wanted, int) or wanted < options.slot_nodes:
+        raise MeritError(
+            f"site aurora: training_nodes={wanted}: on a login node training has jobs of its own, of a number of nodes "
+            f"from slot_nodes={options.slot_nodes}"
+        )
+    return wanted // options.slot_nodes * options.slot_nodes
+
+
+def _slots(options: Options, nodes: int) -> int:
+    """Training tasks at once; a tile of the first node each."""
+    return min(nodes // options.slot_nodes, options.tiles)
+
+
+def _vni(options: Options) -> tuple[str, ...]:
+    return () if options.vni else ("--no-vni",)
