@@ -62,6 +62,10 @@ class Rollout(records.Options):
         ge=1,
         description="dynamic sampling: up to so many waves, each of the tasks still wanted so that `tasks` groups differ in outcome",
     )
+    hint: str = Field(
+        "",
+        description="second tries (STaR): what nobody got right is played once more with this text, such as ' (The answer is {answer}.)', behind the question, and learnt without it",
+    )
     overlong: int = Field(
         0, ge=0, description="tokens before sampling.max_new_tokens over which a turn's reward falls by 1; 0 none"
     )

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from apps import leaf, stages
+from apps.inference import rationale
 from apps.records import MeritError, Sampling
 from apps.training import policy
 from workflows import model, resolve
@@ -45,6 +46,7 @@ class Playing:
         self.models = resolve.models(config, self.agents)
         if self.trains:
             resolve.check_training(config)
+            resolve.check_hint(config)
             resolve.token_wants(config)
 
     def onward(self, standing: Standing, config: PostTrain | None = None) -> Self:
@@ -137,6 +139,20 @@ class Playing:
         speak = self._speak("retell", self.config.sampling)
         inputs = {"tasks": tasks, "policies": pupil, **self.start}
         return [self.add(stages.RETELL, {**inputs, "rollout": shard}, **speak) for shard in played]
+
+    def rationalise(self, tasks: Node, played: Shards, judged: Shards) -> tuple[Shards, Shards]:
+        """The same with second tries behind them, where `rollout.hint` asks for some: see apps/inference/rationale.py."""
+        hint = self.config.rollout.hint
+        if not hint:
+            return played, judged
+        plan = {"name": "independent", "samples": 1, "called": rationale.CALLED}
+        speak = self._speak(f"train/{self.plan.round}", self.config.sampling)
+        told: Shards = []
+        for shard, verdicts in zip(played, judged, strict=True):
+            team = shard.inputs["policies"]
+            inputs = {"tasks": tasks, "policies": team, "tried": shard, "grade": verdicts, **self.start}
+            told += self.retell(tasks, [self.add(stages.ROLLOUT, inputs, plan=plan, hint=hint, **speak)], *team)
+        return played + told, judged + self.grade(tasks, told)
 
     def grade(self, tasks: Node, played: Shards, verifier: Section | None = None) -> Shards:
         """Verdicts, by `verifier` or the configured one; a reward model's are worked out where a model is loaded."""

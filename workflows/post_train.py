@@ -39,14 +39,15 @@ def stage(config: Config, steps: Steps, standing: Standing, story: Story) -> Sta
         lineup = casting.lineup(steps, number)
         known = teams[: max(1, len(teams) - config.rollout.overlap)]  # the last may still be in training
         played, judged = steps.rollout(training, casting.casts(steps, known, lineup))
-        replays = steps.replay(training, played, judged)
-        credit = steps.assign(training, played, judged, replays)
-        story.tell(rollout=played, grade=judged, replay=replays, assign=credit)
+        taught, graded = steps.rationalise(training, played, judged)
+        replays = steps.replay(training, taught, graded)
+        credit = steps.assign(training, taught, graded, replays)
+        story.tell(rollout=played, grade=judged, replay=replays, assign=credit[: len(played)])
         if not steps.trains:
             continue
         origin = steps.untrained() if config.restart else team
-        foreseen = value_models.foresee(steps, values, played)
-        trained = steps.train(known[-1], origin, played, judged, credit, lineup.trains, foreseen)
+        foreseen = value_models.foresee(steps, values, taught)
+        trained = steps.train(known[-1], origin, taught, graded, credit, lineup.trains, foreseen)
         values = value_models.learn(steps, values, trained)
         team, scores = tried(steps, story, team, scores, trained)
         teams.append(team)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from apps import leaf
-from apps.inference import four_bit, rehearsal
+from apps.inference import four_bit, rationale, rehearsal
 from apps.records import MeritError
 from apps.training import policy
 from workflows import model
@@ -104,6 +104,22 @@ def check_judge(config: PostTrain) -> None:
         raise MeritError(
             f"rollout.plan=best asks the verifier after each turn, and verifier.name={name} asks a model in its turn; take "
             "rollout.plan=tree, or a verifier without a model"
+        )
+
+
+def check_hint(config: PostTrain) -> None:
+    """MeritError where second tries could not be learnt from: nobody drew these tokens under these prompts."""
+    if not config.rollout.hint:
+        return
+    rationale.check(config.rollout.hint)
+    if config.rollout.plan != "independent":
+        raise MeritError(
+            f"rollout.hint goes with rollout.plan=independent; given {config.rollout.plan}, whose groups it would upset"
+        )
+    if "old" in leaf.find("training/objectives", config.objective["name"]).NEEDS:
+        raise MeritError(
+            f"rollout.hint with objective.name={config.objective['name']}: it compares the policy with who sampled, and a second "
+            "try was sampled with the answer in sight; take objective.name=sft, as the stages star and rest do"
         )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from apps import leaf, policies
-from apps.inference import traces
+from apps.inference import rationale, traces
 from apps.inference.best import Judge, grow_best
 from apps.inference.driver import Start, Team, Voice, grow_tree, perform
 from apps.inference.engine import Engine
@@ -28,7 +28,7 @@ _heard: set[str] = set()  # digests of the policies whose canary sang to the eng
 def rollout(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
     """Traces of a shard of tasks under the team of `policies`."""
     started = time.perf_counter()
-    tasks, options = chosen_tasks(inputs, options), based(inputs, options)
+    tasks, options = tasks_of(inputs, options), based(inputs, options)
     speaking = voice(inputs["policies"][0], options)
     judge = judge_of(options) if options["plan"]["name"] == "best" else None
     played = play(tasks, options["plan"], speaking, judge)
@@ -59,7 +59,8 @@ def play(tasks: Sequence[Task], plan: Mapping[str, Any], speaking: Voice, judge:
         return grow_best(tasks, plan["branching"], speaking, judge)
     if plan["name"] != "independent":
         raise MeritError(leaf.unknown("plan", plan["name"], ["independent", "tree", "best"]))
-    return perform([Start(task, str(k)) for task in tasks for k in range(plan["samples"])], speaking)
+    called = plan.get("called", "")
+    return perform([Start(task, f"{called}{k}") for task in tasks for k in range(plan["samples"])], speaking)
 
 
 def judge_of(options: Mapping[str, Any]) -> Judge:
@@ -73,6 +74,16 @@ def judge_of(options: Mapping[str, Any]) -> Judge:
         return module.verify(task, trace.answer, chosen).score, own
 
     return judge
+
+
+def tasks_of(inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> list[Task]:
+    """What is played: the tasks of this shard, or those that nobody got right in the shard `tried`, with a hint."""
+    if "tried" not in inputs:
+        return chosen_tasks(inputs, options)
+    graded = verdicts.read(inputs["grade"][0], traces.read(inputs["tried"][0] / traces.FILE))
+    known = {task.id: task for task in tasks_app.read(inputs["tasks"][0])}
+    missed = rationale.missed((g.trace.task, g.verdict.right) for g in graded)
+    return [rationale.hinted(known[name], options["hint"]) for name in missed]
 
 
 def chosen_tasks(inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> list[Task]:
