@@ -158,6 +158,10 @@ def _words(settings: Mapping[str, Any]) -> str:
 
 def _settled(run: PostTrain, name: str, given: Mapping[str, Any]) -> tuple[ModuleType, Run]:
     """The workflow that a stage is, and its settings."""
+    if not name:
+        raise MeritError(
+            f"{dict(given)} has no name; an entry is a name, or as in {{name: grpo, rounds: 3}}, with a space after each colon"
+        )
     if name not in names():
         raise MeritError(leaf.unknown("stage", name, names()))
     changes = {key: value for key, value in given.items() if key != "name"}

@@ -105,7 +105,8 @@ def test_a_stage_of_another_kind_takes_of_the_run_what_is_said_of_both():
     ("stages", "said"),
     [
         ("[grop]", r"stages\[0\] \(grop\): stage: there is no 'grop'; did you mean 'grpo'\?"),
-        ("[dpo, {rounds: 2}]", r"stages\[1\] \(\): stage: there is no ''"),
+        ("[dpo, {rounds: 2}]", r"stages\[1\] \(\): \{'rounds': 2\} has no name"),
+        ("[{name:dpo}]", r"stages\[0\] \(\): \{'name:dpo': None\} has no name; .* a space after each colon"),
         ("[{name: dpo, round: 2}]", r"stages\[0\] \(dpo\): .*there is no 'round'; did you mean 'rounds'\?"),
         ("[{name: dpo, objective: {beta: -1}}]", r"stages\[0\] \(dpo\): training/objectives.dpo: beta = -1"),
         ("[{name: dpo, seed: 2}]", r"stages\[0\] \(dpo\): seed is the whole run's"),
