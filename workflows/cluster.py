@@ -96,10 +96,13 @@ def configured(
     )
 
 
-def worker_init(script: Path, role: str, exports: Mapping[str, str], *lines: str) -> str:
-    """What a block runs before its workers: variables, the site's environment for a role, and `lines`."""
+def worker_init(script: Path, role: str, exports: Mapping[str, str], *lines: str, programs: str = "") -> str:
+    """What a block runs before its workers: variables, the site's environment for a role, and `lines`.
+
+    `programs` is where Parsl's own lie; default: where those of this process do.
+    """
     told = [f"export {name}={shlex.quote(value)}" for name, value in exports.items()]
-    programs = shlex.quote(str(Path(sys.executable).parent))
+    programs = shlex.quote(programs or str(Path(sys.executable).parent))
     return "\n".join(
         [
             *told,
@@ -107,6 +110,15 @@ def worker_init(script: Path, role: str, exports: Mapping[str, str], *lines: str
             f'export PATH={programs}:"$PATH" PYTHONPATH={shlex.quote(str(ROOT))}"${{PYTHONPATH:+:$PYTHONPATH}}"',
             *lines,
         ]
+    )
+
+
+def hostfiles(slot_nodes: int) -> str:
+    """Shell lines that share the hosts of $PBS_NODEFILE out to slots, as apps/platform/slots.py reads them."""
+    share = '!seen[$0]++ { print > (folder "/" int(count++ / size)) }'
+    return (
+        'export MERIT_SLOTS="$(mktemp -d "${TMPDIR:-/tmp}/merit-slots.XXXXXX")"\n'
+        f'awk -v size={slot_nodes} -v folder="$MERIT_SLOTS" \'{share}\' "$PBS_NODEFILE"'
     )
 
 
@@ -140,9 +152,12 @@ def never_up(pool: Any, status: Mapping[str, Any]) -> None:
     from parsl.jobs.states import JobState
 
     ended = [state for _, state in sorted(status.items(), key=lambda item: int(item[0])) if state.terminal]
-    last = ended[-TRIALS:]
+    last = [state for state in ended if "limit" not in (state.message or "")][
+        -TRIALS:
+    ]  # a full queue may take it later
     if len(last) == TRIALS and all(state.state == JobState.MISSING for state in last):
-        told = (last[-1].stderr_summary or last[-1].stdout_summary or "it left no output").strip()[-LAST_WORDS:]
+        told = last[-1].stderr_summary or last[-1].stdout_summary or last[-1].message or "it left no output"
+        told = told.strip()[-LAST_WORDS:]
         pool.set_bad_state_and_fail_all(
             MeritError(f"the workers of {pool.label!r} did not come up in {TRIALS} trials; the last one said:\n{told}")
         )

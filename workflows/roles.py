@@ -19,7 +19,7 @@ def hosts(nodefile: str | Path) -> list[str]:
     """The hosts of a job, the first first; a scheduler may name one several times."""
     found = list(dict.fromkeys(Path(nodefile).read_text(encoding="utf-8").split()))
     if not found:
-        raise MeritError(f"{nodefile} names no host; the file that PBS_NODEFILE names is expected to have one a line")
+        raise MeritError(f"{nodefile} names no host; one a line is expected, as in the file that PBS_NODEFILE names")
     return found
 
 

@@ -1,7 +1,7 @@
 """A slot: the nodes that a training worker may use. Its ranks are spread over them, each with cores of its own.
 
 A site with slots names them in the worker's environment: MERIT_SLOTS is a folder of files with the names of hosts, one a
-worker, called by the worker's number; MERIT_CORES are the groups of cores of a node, one a rank, as in "1-8:9-16". Words of
+worker, called by the worker's number; MERIT_CORES, if set, are the groups of cores of a node, one a rank, as in "1-8:9-16". Words of
 its launcher may hold {ranks}, {ppn} (ranks a node), {hostfile} and {cores}. On one machine there is {ranks} alone.
 """
 
@@ -18,29 +18,29 @@ SLOTS, WORKER, CORES = "MERIT_SLOTS", "PARSL_WORKER_RANK", "MERIT_CORES"
 
 def filled(words: Sequence[str], ranks: int, environment: Mapping[str, str] = os.environ) -> list[str]:
     """The launcher's words for so many ranks, in the slot that the environment names."""
-    if not any("{hostfile}" in word or "{ppn}" in word or "{cores}" in word for word in words):
-        return [word.replace("{ranks}", str(ranks)) for word in words]
-    hostfile = _hostfile(environment)
+    told: dict[str, object] = {"ranks": ranks}
+    if any(f"{{{name}}}" in word for word in words for name in ("ppn", "hostfile", "cores")):
+        told |= _slot(ranks, environment)
+    return [_fill(word, told) for word in words]
+
+
+def _slot(ranks: int, environment: Mapping[str, str]) -> dict[str, object]:
+    missing = [name for name in (SLOTS, WORKER) if not environment.get(name)]
+    if missing:
+        raise MeritError(
+            f"the site's launcher wants a slot of nodes, and this process has none: {' and '.join(missing)} not set; "
+            "ranks are started by a worker of the executor `training`"
+        )
+    hostfile = Path(environment[SLOTS]) / environment[WORKER]
     nodes = len(hostfile.read_text(encoding="utf-8").split())
     ppn = -(-ranks // nodes)
-    groups = environment.get(CORES, "").split(":")
-    if ppn > len(groups):
+    groups = environment[CORES].split(":") if environment.get(CORES) else []
+    if groups and ppn > len(groups):
         raise MeritError(
             f"training.ranks={ranks}: a training task has {nodes} nodes here, with room for {len(groups)} ranks each; "
             f"use at most {nodes * len(groups)} ranks, or more nodes a slot (an option of the site)"
         )
-    told = {"ranks": ranks, "ppn": ppn, "hostfile": hostfile, "cores": ":".join(groups[:ppn])}
-    return [_fill(word, told) for word in words]
-
-
-def _hostfile(environment: Mapping[str, str]) -> Path:
-    missing = [name for name in (SLOTS, WORKER, CORES) if not environment.get(name)]
-    if missing:
-        raise MeritError(
-            f"the site's launcher wants a slot of nodes, and this process has none: {', '.join(missing)} not set; "
-            "ranks are started by a worker of the executor `training`"
-        )
-    return Path(environment[SLOTS]) / environment[WORKER]
+    return {"ppn": ppn, "hostfile": hostfile, "cores": ":".join(groups[:ppn])}
 
 
 def _fill(word: str, told: Mapping[str, object]) -> str:

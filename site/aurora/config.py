@@ -9,6 +9,7 @@ docs/aurora.md says what that leaves open. The environment of workers is env.sh'
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from pydantic import Field, field_validator
 
 from apps import records
 from apps.records import MeritError
-from workflows import cluster, queues, roles
+from workflows import cluster, pbs, queues, roles, tiles
 from workflows.queues import Queue
 from workflows.sites import Site
 
@@ -123,27 +124,25 @@ def site(options: Options) -> Site:
         launcher=launcher(options),
         hosts=tuple(hosts),
         on_hosts=("mpiexec", "-n", "{ranks}", "--ppn", "{ppn}", "--hostfile", "{hostfile}", "--envall", *_vni(options)),
-        cores=":".join(options.cores.split(":")[: options.tiles]),
+        cores=":".join(cores(options)),
         devices_per_node=0 if options.device == "cpu" else 12 if options.hierarchy == "FLAT" else 6,
         staging=Path(options.staging) if options.staging else None,
         checkpoint_minutes=options.checkpoint_minutes,
         own_process=True,
         timeouts_s=dict(options.timeouts_s),
         retries=options.retries,
+        **{"batch": pbs.PBS(), **(pbs.around() if inside else {})},
     )
 
 
 def masks(options: Options) -> tuple[str, ...]:
-    """ZE_AFFINITY_MASK of each inference worker of a node. A mask g.t matches nothing under FLAT, and a number all of a GPU under COMPOSITE."""
-    names = [str(t) if options.hierarchy == "FLAT" else f"{t // 2}.{t % 2}" for t in range(options.tiles)]
-    size = options.tensor_parallel
-    return tuple(",".join(names[first : first + size]) for first in range(0, options.tiles - size + 1, size))
+    """ZE_AFFINITY_MASK of each inference worker of a node."""
+    return tiles.groups(tiles.names(options.hierarchy, options.tiles), options.tensor_parallel)
 
 
-def cores(options: Options) -> tuple[str, ...]:
-    """The cores of each inference worker of a node."""
-    groups, size = options.cores.split(":"), options.tensor_parallel
-    return tuple(",".join(groups[first : first + size]) for first in range(0, options.tiles - size + 1, size))
+def cores(options: Options) -> list[str]:
+    """The cores of each tile that is used."""
+    return options.cores.split(":")[: options.tiles]
 
 
 def launcher(options: Options) -> tuple[str, ...]:
@@ -248,8 +247,8 @@ def _pools(
     from parsl import ThreadPoolExecutor
 
     alike: dict[str, Any] = {"heartbeat_s": options.heartbeat_s, "logs": options.logs, "encrypted": options.encrypted}
-    names, groups = masks(options), cores(options)
-    single = masks(options.model_copy(update={"tensor_parallel": 1}))[:slots]
+    names, single = masks(options), tiles.names(options.hierarchy, options.tiles)[:slots]
+    groups = tiles.groups(cores(options), options.tensor_parallel)
     told = {"accelerators": names, "cores": groups, "drain_s": drain_s, **alike}
     return [
         cluster.executor("inference", inference, len(names), address, folder, **told),
@@ -261,17 +260,13 @@ def _pools(
 
 def _init(options: Options, role: str, folder: Path, exports: dict[str, str]) -> str:
     """What a block of workers begins with; those of training make a hostfile for each slot."""
-    venv = options.venv or (sys.prefix if sys.prefix != sys.base_prefix else "")
+    venv = options.venv or os.environ.get("MERIT_VENV") or (sys.prefix if sys.prefix != sys.base_prefix else "")
     told = {"MERIT_FRAMEWORKS": options.frameworks, "MERIT_HIERARCHY": options.hierarchy, "MERIT_VENV": venv, **exports}
-    lines = [f"cd '{folder}'"]  # Parsl's launchers leave files where they are run
+    lines = [f"cd {shlex.quote(str(folder))}"]  # Parsl's launchers leave files where they are run
     if role == "training":
-        told["MERIT_CORES"] = ":".join(options.cores.split(":")[: options.tiles])
-        lines.append(
-            'export MERIT_SLOTS="$(mktemp -d /tmp/merit-slots.XXXXXX)"\n'
-            f'awk -v size={options.slot_nodes} -v folder="$MERIT_SLOTS" \'!seen[$0]++ '
-            '{ print > (folder "/" int(count++ / size)) }\' "$PBS_NODEFILE"'
-        )
-    return cluster.worker_init(HERE / "env.sh", role, told, *lines)
+        told["MERIT_CORES"] = ":".join(cores(options))
+        lines.append(cluster.hostfiles(options.slot_nodes))
+    return cluster.worker_init(HERE / "env.sh", role, told, *lines, programs=f"{venv}/bin" if venv else "")
 
 
 def _check(options: Options, inside: bool, in_job: bool) -> None:

@@ -24,7 +24,6 @@ def environment(folder: Path, hosts: Sequence[str] = ("x1", "x2", "x3")) -> dict
     return {
         "PATH": f"{folder}:{os.environ['PATH']}",
         "PBS_NODEFILE": str(folder / "nodefile"),
-        "PBS_JOBID": "7.here",
         "PALS_RECORD": str(folder / "mpiexec.jsonl"),
         "MODULES": str(folder / "modules"),
         "BASH_ENV": str(folder / "modules.sh"),
