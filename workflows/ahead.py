@@ -25,6 +25,9 @@ def simulate(
     overlap: Annotated[
         str, typer.Option(help="0, 1, or both: whether a round is played while the last one trains")
     ] = "both",
+    driver: Annotated[
+        str, typer.Option(help="today, best, or both: what a run on Aurora does now, or all that a driver could do")
+    ] = "both",
     advise: Annotated[bool, typer.Option("--plan", help="suggest shard sizes and shares of nodes")] = False,
     config: Annotated[Path | None, typer.Option(help="a YAML file of settings; see workflows/configs/")] = None,
     seed: Annotated[int, typer.Option(help="of failures and of how long tasks take")] = 0,
@@ -33,17 +36,21 @@ def simulate(
     """Says what a run would take on so many nodes: its plan is carried out by a simulation, no work is done."""
     from workflows import post_train
     from workflows.simulation import forecast, times
+    from workflows.simulation.placement import POLICIES
 
-    if overlap not in ("0", "1", "both"):
-        raise MeritError(f"--overlap {overlap!r}: 0, 1 or both is expected")
+    for name, given, known in (("overlap", overlap, ["0", "1"]), ("driver", driver, list(POLICIES))):
+        if given not in (*known, "both"):
+            raise MeritError(f"--{name} {given!r}: {', '.join(known)} or both is expected")
     told = times.read(stage_times)
     settings = configuration.load(post_train.Config, config, list(words or []))
     rows = []
     typer.echo(f"Stage times: {told.what}\n{forecast.heading()}")
     for count in forecast.numbers(nodes) if nodes else forecast.NODES:
-        for policy in (0, 1) if overlap == "both" else (int(overlap),):
-            rows.append({"overlap": policy, **forecast.row(forecast.best(settings, told, count, policy, seed))})
-            typer.echo(forecast.line(rows[-1]))
+        for who in POLICIES if driver == "both" else (driver,):
+            for policy in (0, 1) if overlap == "both" else (int(overlap),):
+                found = forecast.best(settings, told, count, policy, POLICIES[who], seed)
+                rows.append(forecast.row(who, policy, found))
+                typer.echo(forecast.line(rows[-1]))
         if advise:
             typer.echo("\n".join(f"  {line}" for line in forecast.advice(told, count)))
     forecast.write(rows, out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from apps.records import MeritError
 from workflows.config import PostTrain
 from workflows.simulation import forecast, times
 from workflows.simulation.events import Simulation
+from workflows.simulation.placement import BEST, TODAY, Policy
 from workflows.simulation.shape import Group, Need
 from workflows.simulation.times import Failures, Times, Training
 
@@ -25,8 +27,11 @@ def rollouts(count: int, *needs: Need) -> Group:
     return Group("rollout", "inference", 1, count, needs)
 
 
-def simulated(groups, nodes=1, training=1, dedicated=False, **more):
-    return Simulation(groups, told(**more), nodes, training, dedicated).run()
+PLAIN = Policy(ahead=False, spread_out=False, overdue=0, late=2)
+
+
+def simulated(groups, nodes=1, training=1, policy=PLAIN, **more):
+    return Simulation(groups, told(**more), nodes, training, policy).run()
 
 
 def test_tasks_wait_for_tiles():
@@ -52,7 +57,7 @@ def test_a_worker_loads_its_model_once_a_job():
 @pytest.mark.parametrize(("training", "seconds"), [(1, 10 + 40 + 40), (2, 10 + 40), (4, 10 + 20)])
 def test_training_takes_whole_nodes_and_is_faster_on_more(training, seconds):
     train = Group("train", "training", 1, 2, (Need(0, False),))
-    found = simulated([rollouts(2), train], nodes=5, training=training, dedicated=True)
+    found = simulated([rollouts(2), train], nodes=5, training=training, policy=TODAY)
     assert found.hours * 3600 == pytest.approx(seconds)
     assert found.busy == pytest.approx(20 + 2 * 80)  # tile-seconds stay: half the time on twice the nodes
 
@@ -85,12 +90,58 @@ def test_time_is_conserved_and_never_better_than_the_work_allows(count, nodes, t
     groups.append(Group("train", "training", 1, 2, (Need(2, False),)))
     groups.append(rollouts(1, Need(3, False)))
     assumed = told(spread=spread, failures=Failures(per_hour=rate, nodes=9, notice=20), load=3, job_hours=0.2, queue=7)
-    dedicated = 0 < training < nodes
-    one, again = (Simulation(groups, assumed, nodes, max(1, training), dedicated, seed).run() for _ in range(2))
+    policy = TODAY if 0 < training < nodes and seed % 2 else BEST
+    one, again = (Simulation(groups, assumed, nodes, max(1, training), policy, seed).run() for _ in range(2))
     assert one == again
     assert 0 < one.utilisation <= 1 and one.waiting >= -1e-6 * one.offered
     if not spread and not one.failures:
         assert one.busy == pytest.approx(10 * (2 * count + 1) + 2 * 80)
+
+
+def trains(*needs: Need, count=1, round=1):
+    return Group("train", "training", round, count, needs)
+
+
+def test_nodes_are_lent_before_training_is_ready_so_that_they_have_ended_by_then():
+    # 2 nodes of 2 tiles; what else there is to do takes 15 s, so that a node is free at 15 where nobody has seen to it
+    others = replace(rollouts(3), stage="other")
+    groups, stages = [rollouts(1), trains(Need(0, False)), others], {"rollout": 10, "other": 15}
+    early, late = (simulated(groups, 2, policy=replace(PLAIN, ahead=ahead), stages=stages) for ahead in (True, False))
+    assert early.hours * 3600 == pytest.approx(10 + 40) and late.hours * 3600 == pytest.approx(15 + 40)
+    assert early.lent == 2 * 10 and late.lent == 5  # tile-seconds: a whole node; the tile that was done at 10
+
+
+def test_a_training_task_takes_nodes_that_nobody_else_has_work_for():
+    found = simulated([trains()], nodes=4, policy=replace(PLAIN, spread_out=True))
+    assert found.hours * 3600 == 10 and found.busy == 80  # 40 s on one node are 10 on four
+    assert simulated([trains()], nodes=8, policy=replace(PLAIN, spread_out=True)).hours * 3600 == 10  # four at most
+
+
+def test_a_task_of_a_failed_node_is_begun_again_when_it_is_overdue():
+    def hours(overdue):
+        assumed = told(failures=Failures(per_hour=36, nodes=10, notice=3000), spread=0.1)
+        return Simulation([rollouts(400)], assumed, 10, policy=replace(PLAIN, overdue=overdue), seed=1).run()
+
+    waiting, impatient = hours(0), hours(3)
+    assert waiting.failures and waiting.hours * 3600 > 3000  # until the failure is noticed
+    assert impatient.hours * 3600 < 400 and impatient.lost > 0
+
+
+def test_of_two_who_do_a_task_the_first_counts():
+    alone = Simulation([rollouts(1)], told(spread=1.5), 2, policy=replace(PLAIN, overdue=0.01), seed=4)
+    alone.draws = iter([9.0, 2.0])  # 90 s, and from 10.15 on a copy of 20
+    found = alone.run()
+    assert found.busy == pytest.approx(20) and found.hours * 3600 == pytest.approx(30.15, abs=0.01)
+    assert found.lost == pytest.approx(found.hours * 3600)  # the first of the two, stopped
+
+
+def test_near_a_jobs_end_a_shorter_task_goes_before_one_that_does_not_fit():
+    groups = [rollouts(3), rollouts(1, Need(0, False))]
+    groups[1] = replace(groups[0], stage="short", count=1)
+    given_ = {"stages": {"rollout": 10, "short": 4}, "job_hours": 16 / 3600}
+    found = simulated(groups, nodes=1, **given_)
+    assert found.jobs == 2 and found.ending == pytest.approx(4)  # the other tile, beside the short one
+    assert found.hours * 3600 == pytest.approx(14 + 10)  # the first job is given back when nothing fits any more
 
 
 def test_training_goes_on_in_the_next_job_where_it_was():

@@ -2,53 +2,30 @@
 
 Where tasks may run is the placement of a site with a worker a tile: inference on tiles, training on whole nodes, the rest on
 cores. Tasks wait in the order of the plan, so a round's evaluation goes before the next round's plays. A round trains on
-`training_nodes`, which are set aside for the whole job (`dedicated`) or lent by inference: as they fall idle, and until all agents
-are trained. Tasks that could not finish before the end of a job are not begun, but for training, which saves its state and goes on
-in the next one. A task whose node fails begins anew once that is noticed, and the node is lost for the job. The same seed gives the
-same run.
+`training_nodes`, which are set aside for the whole job or lent by inference until all agents are trained; what else a driver may do
+is said by a `Policy`. Tasks that could not finish before the end of a job are not begun, but for training, which saves its
+state and goes on in the next one. A task whose node fails begins anew once that is noticed, and the node is lost for the job. The
+same seed gives the same run.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
+from bisect import insort
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from apps.records import MeritError
+from workflows.simulation.placement import BEST, Nodes, Policy
+from workflows.simulation.result import Result
 from workflows.simulation.shape import Group
 from workflows.simulation.times import Times
 
-LATE = 2.0  # standard deviations of a task's time that must fit before the end of a job
 DRAWS = 1 << 14
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What came of it. Tile-seconds are of all nodes, those of training too, and add up to `offered`."""
-
-    nodes: int
-    training_nodes: int
-    hours: float  # from the first task to the last, waiting for jobs included
-    node_hours: float
-    jobs: int
-    failures: int
-    offered: float  # tile-seconds of all jobs
-    busy: float  # in tasks that ended
-    lost: float  # in tasks that did not
-    loading: float  # workers loaded their models
-    dead: float  # nodes had failed
-
-    @property
-    def utilisation(self) -> float:
-        return self.busy / self.offered if self.offered else 0.0
-
-    @property
-    def waiting(self) -> float:
-        """Tile-seconds in which there was nothing to do."""
-        return self.offered - self.busy - self.lost - self.loading - self.dead
 
 
 @dataclass(slots=True, eq=False)
@@ -62,22 +39,7 @@ class Task:
     nodes: tuple[int, ...] = ()
     loading: float = 0.0  # seconds at its start
     seconds: float = 0.0  # that it takes after that
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """An allocation: what its nodes have to spare."""
-
-    end: float
-    cores: int
-    idle: list[int]  # tiles of each node that nobody uses
-    loaded: list[int]  # tiles of each node whose worker has its model
-    free: list[int]  # a node for each idle tile; entries of nodes that are gone or set aside are passed over
-    aside: set[int]  # nodes that training has to itself
-    gone: dict[int, float] = field(default_factory=dict)  # failed nodes, since when
-    at_work: dict[int, set[Task]] = field(default_factory=dict)  # of each node; −1: of cores
-    unnoticed: int = 0  # tasks of failed nodes that are thought to run
-    events: list = field(default_factory=list)  # (time, number, what, of which)
+    limit: float = 0.0  # seconds after which it is overdue
 
 
 class Simulation:
@@ -89,27 +51,41 @@ class Simulation:
         times: Times,
         nodes: int,
         training_nodes: int = 1,
-        dedicated: bool = False,
+        policy: Policy = BEST,
         seed: int = 0,
     ) -> None:
-        self.groups, self.times, self.nodes = list(groups), times, nodes
-        self.training_nodes, self.dedicated = min(training_nodes, nodes), dedicated
-        if dedicated and not 0 < training_nodes < nodes:
+        self.groups, self.times, self.nodes, self.policy = list(groups), times, nodes, policy
+        self.training_nodes = min(training_nodes, nodes)
+        if policy.dedicated and not 0 < training_nodes < nodes:
             raise MeritError(
                 f"{training_nodes} of {nodes} nodes set aside for training leave none for one or the other"
             )
         self.trained: dict[tuple[int, int], float] = {}  # share of a training task that an earlier job did
         self.rng, self.draws = np.random.default_rng(seed), iter(())
-        self.now, self.number, self.jobs, self.failures = 0.0, 0, 0, 0
+        self.now, self.jobs, self.failures = 0.0, 0, 0
+        self.overdue, self.late = (math.exp(n * times.spread) for n in (policy.overdue, policy.late))
+        self._wire()
+        self.ready: dict[str, list[int]] = {}  # groups with tasks that wait, in the plan's order
+        self.waiting: list[deque[int]] = [deque() for _ in groups]
+        self.sums = dict.fromkeys(("offered", "busy", "lost", "loading", "dead", "lent", "ending"), 0.0)
+
+    def _wire(self) -> None:
+        """Who waits for whom."""
+        groups = self.groups
         self.after: list[list[tuple[int, bool]]] = [[] for _ in groups]
         for number, group in enumerate(groups):
             for need in group.needs:
                 self.after[need.group].append((number, need.each))
         self.whole_left = [sum(not need.each for need in group.needs) for group in groups]
         self.each_left = [[sum(need.each for need in group.needs)] * group.count for group in groups]
-        self.left = [group.count for group in groups]
-        self.ready: dict[str, list[tuple[int, int]]] = {}
-        self.sums = dict.fromkeys(("offered", "busy", "lost", "loading", "dead"), 0.0)
+        self.medians = [self.times.seconds(group.stage, group.kind) for group in groups]  # not of training
+        self.left, self.unbegun = [[group.count for group in groups] for _ in range(2)]
+        self.over = [bytearray(group.count) for group in groups]
+        self.feeders = {n: _feeders(groups, n) for n, group in enumerate(groups) if group.label == "training"}
+        self.hungry: list[list[int]] = [[] for _ in groups]  # training groups that a group feeds
+        for number, fed in self.feeders.items():
+            for other in fed:
+                self.hungry[other].append(number)
 
     def run(self) -> Result:
         for number, group in enumerate(self.groups):
@@ -126,35 +102,46 @@ class Simulation:
         """One job, to its end or that of the run."""
         self.now += self.times.queue if self.jobs else 0
         self.jobs += 1
-        start, tiles = self.now, self.times.tiles
-        end = start + self.times.job_hours * 3600 if self.times.job_hours else math.inf
-        aside = set(range(self.training_nodes)) if self.dedicated else set()
-        free = [node for node in range(self.nodes) if node not in aside for _ in range(tiles)]
-        self.job = Job(end, self.times.cores * self.nodes, [tiles] * self.nodes, [0] * self.nodes, free, aside)
+        start, times = self.now, self.times
+        self.end = start + times.job_hours * 3600 if times.job_hours else math.inf
+        self.place = Nodes(self.nodes, times.tiles, times.cores, self.training_nodes * self.policy.dedicated)
+        self.running: set[Task] = set()
+        self.unnoticed = 0  # tasks of failed nodes that are thought to run
+        self.copies: dict[tuple[int, int], list[Task]] = {}  # all who do a task that was begun twice
+        self.events: list = []  # (time, number, what, of which)
+        self.number = 0
         self._fail_later()
         self._begin()
-        while self.job.unnoticed or any(self.job.at_work.values()):
-            if self.job.events[0][0] >= end:
-                self._cut(end)
+        while self.running or self.unnoticed:
+            if self.events[0][0] >= self.end:
+                self._cut()
                 break
-            self.now, _, what, of = heapq.heappop(self.job.events)
+            before = self.now
+            self.now, _, what, of = heapq.heappop(self.events)
+            self._count_idle(self.now - before)
             what(of)
-        self.sums["offered"] += (self.now - start) * self.nodes * tiles
-        self.sums["dead"] += sum(self.now - since for since in self.job.gone.values()) * tiles
+        self.sums["offered"] += (self.now - start) * self.nodes * times.tiles
+        self.sums["dead"] += sum(self.now - since for since in self.place.gone.values()) * times.tiles
         if self.now == start and any(self.left):
             raise MeritError(
-                f"no task fits into a job of {self.times.job_hours} hours; give longer jobs (job_hours), or smaller shards"
+                f"no task fits into a job of {times.job_hours} hours; give longer jobs (job_hours), or smaller shards"
             )
 
-    def _cut(self, end: float) -> None:
+    def _count_idle(self, passed: float) -> None:
+        self.sums["lent"] += self.place.lent_idle * passed
+        if self.ready.get("inference"):  # something waits, and does not fit
+            self.sums["ending"] += self.place.open_idle * passed
+
+    def _cut(self) -> None:
         """The walltime: what still runs, or is thought to, begins anew in the next job."""
-        self.now = end
-        for task in {task for tasks in self.job.at_work.values() for task in tasks}:
+        self._count_idle(self.end - self.now)
+        self.now = self.end
+        for task in (cut := list(self.running)):
             self._interrupt(task)
-            self._wait(task.group, [task.index])
-        for _, _, what, task in self.job.events:
-            if what == self._notice:
-                self._wait(task.group, [task.index])
+        unnoticed = [task for _, _, what, task in self.events if what == self._notice]
+        self.running.clear()
+        for place in sorted({(task.group, task.index) for task in (*cut, *unnoticed)}):
+            self._wait_again(*place)
 
     def _interrupt(self, task: Task) -> None:
         """At a job's end training keeps what it has done; anything else is lost."""
@@ -169,113 +156,135 @@ class Simulation:
         self.trained[task.group, task.index] = done + (1 - done) * min(1.0, worked / task.seconds)
 
     def _wait(self, group: int, indices: Iterable[int]) -> None:
-        queue = self.ready.setdefault(self.groups[group].label, [])
-        for index in indices:
-            heapq.heappush(queue, (group, index))
+        if not self.waiting[group]:
+            insort(self.ready.setdefault(self.groups[group].label, []), group)
+        self.waiting[group].extend(indices)
+
+    def _wait_again(self, group: int, index: int) -> None:
+        """Unless it is done, or waits already."""
+        alive = any(task in self.running for task in self.copies.get((group, index), ()))
+        if not self.over[group][index] and index not in self.waiting[group] and not alive:
+            self.unbegun[group] += 1
+            self._wait(group, [index])
 
     def _later(self, seconds: float, what: Callable, of: object) -> None:
         self.number += 1
-        heapq.heappush(self.job.events, (self.now + seconds, self.number, what, of))
+        heapq.heappush(self.events, (self.now + seconds, self.number, what, of))
 
     # what may begin
 
     def _begin(self) -> None:
-        for label in ("training", "inference", "cpu", "network"):
-            queue, place = self.ready.get(label, []), self._place_of(label)
-            while queue and (task := place(*queue[0])):
-                heapq.heappop(queue)
+        ready, place = self.ready, self.place
+        while ready.get("training") and (task := self._next("training", self._on_nodes)):
+            self._start(task)
+        while place.open_idle and ready.get("inference") and (task := self._next("inference", self._on_tile)):
+            self._start(task)
+        for label in ("cpu", "network"):
+            while place.cores and ready.get(label) and (task := self._next(label, self._on_core)):
                 self._start(task)
 
-    def _place_of(self, label: str) -> Callable[[int, int], Task | None]:
-        return {"training": self._on_nodes, "inference": self._on_tile}.get(label, self._on_core)
+    def _next(self, label: str, place: Callable[[int, int], Task | None]) -> Task | None:
+        """The first task that a place is found for: where one does not fit, a shorter one may."""
+        for group in list(self.ready[label]):
+            queue = self.waiting[group]
+            while queue and self.over[group][queue[0]]:  # a copy that came too late
+                queue.popleft()
+            task = place(group, queue[0]) if queue else None
+            if task:
+                queue.popleft()
+            if not queue:
+                self.ready[label].remove(group)
+            if task:
+                return task
+        return None
 
     def _start(self, task: Task) -> None:
-        group = self.groups[task.group]
-        left = 1 - self.trained.get((task.group, task.index), 0.0)
-        task.seconds = self._median(group, len(task.nodes)) * self._factor() * left
-        for node in task.nodes or (-1,):
-            self.job.at_work.setdefault(node, set()).add(task)
+        place, trains = (task.group, task.index), task.tiles > 1 or self.groups[task.group].label == "training"
+        median = self._median(task.group, len(task.nodes) if trains else 0)
+        if trains:
+            median *= 1 - self.trained.get(place, 0.0)
+        task.seconds = median * self._factor()
+        task.limit = task.loading + median * self.overdue
+        self.running.add(task)
         self._later(task.loading + task.seconds, self._end, task)
+        if place in self.copies:
+            self.copies[place].append(task)
+        elif self.policy.overdue and task.tiles and task.loading + task.seconds > task.limit:
+            self._later(task.limit, self._overdue, task)
+        if not self.copies.get(place):
+            self._begun(task.group)
+
+    def _begun(self, number: int) -> None:
+        """Lends nodes to a training task whose last plays have begun, so that they have ended when it may begin."""
+        self.unbegun[number] -= 1
+        if self.policy.ahead and not self.policy.dedicated and self.unbegun[number] <= 0:
+            for group in self.hungry[number]:
+                if self.left[group] and all(self.unbegun[fed] <= 0 for fed in self.feeders[group]):
+                    self.place.lend(self._share(self.groups[group]) * self.groups[group].count)
 
     def _fits(self, seconds: float) -> bool:
-        return self.now + seconds * math.exp(LATE * self.times.spread) < self.job.end
+        return self.now + seconds * self.late < self.end
 
     def _on_core(self, group: int, index: int) -> Task | None:
-        if not self.job.cores or not self._fits(self._median(self.groups[group], 0)):
+        if not self._fits(self.medians[group]):
             return None
-        self.job.cores -= 1
+        self.place.cores -= 1
         return Task(group, index, self.now, 0)
 
     def _on_tile(self, group: int, index: int) -> Task | None:
-        job = self.job
-        if not self._fits(self.times.load + self._median(self.groups[group], 0)):
+        if not self._fits(self.times.load + self.medians[group]):
             return None
-        while job.free:
-            node = job.free.pop()
-            if node in job.gone or node in job.aside or not job.idle[node]:
-                continue
-            used = self.times.tiles - job.idle[node]
-            job.idle[node] -= 1
-            new = used >= job.loaded[node]
-            job.loaded[node] += new
-            return Task(group, index, self.now, 1, (node,), self.times.load * new)
-        return None
+        found = self.place.tile()
+        return Task(group, index, self.now, 1, found[:1], self.times.load * found[1]) if found else None
+
+    def _share(self, group: Group) -> int:
+        """Nodes of one of its tasks: an equal share of those that a round trains on."""
+        return min(self.times.train.most, max(1, self.training_nodes // group.count))
 
     def _on_nodes(self, group: int, index: int) -> Task | None:
-        """Whole nodes for a training task: an equal share of those that a round trains on."""
-        job, tiles = self.job, self.times.tiles
-        count = min(self.times.train.most, max(1, self.training_nodes // self.groups[group].count))
-        if not self.dedicated:
-            self._borrow(count)
-        idle = sorted(node for node in job.aside if node not in job.gone and job.idle[node] == tiles)
-        count = min(count, len(job.aside - job.gone.keys())) or 1
-        if len(idle) < count:
-            return None
-        for node in idle[:count]:
-            job.idle[node] = 0
-        return Task(group, index, self.now, tiles * count, tuple(idle[:count]), self.times.load)
-
-    def _borrow(self, count: int) -> None:
-        """Keeps inference off the nodes that the training tasks at work, and those that wait, need: those with the most idle tiles."""
-        job = self.job
-        busy = sum(len(task.nodes) for task in self._training())
-        wanted = min(max(self.training_nodes, count), count * len(self.ready["training"]) + busy)
-        lacking = wanted - len(job.aside - job.gone.keys())
-        if lacking > 0:
-            others = [node for node in range(self.nodes) if node not in job.aside and node not in job.gone]
-            job.aside |= set(heapq.nlargest(lacking, others, key=lambda node: job.idle[node]))
+        """Whole nodes for a training task."""
+        count, waiting = self._share(self.groups[group]), len(self.waiting[group])
+        if not self.policy.dedicated:
+            busy = sum(len(task.nodes) for task in self._training())
+            self.place.lend(min(max(self.training_nodes, count), count * waiting + busy))
+            if self.policy.spread_out and not self.ready.get("inference"):
+                self.place.lend(min(self.nodes, busy + waiting * self.times.train.most))
+                count = max(count, min(self.times.train.most, len(self.place.whole_idle()) // waiting))
+        count = min(count, len(self.place.aside - self.place.gone.keys())) or 1
+        nodes = self.place.whole(count)
+        return Task(group, index, self.now, self.times.tiles * count, nodes, self.times.load) if nodes else None
 
     def _training(self) -> set[Task]:
-        running = {task for node in self.job.aside for task in self.job.at_work.get(node, ())}
-        return {task for task in running if self.groups[task.group].label == "training"}
+        return {task for task in self.running if self.groups[task.group].label == "training"}
 
     # what happens
 
     def _end(self, task: Task) -> None:
-        if task not in self.job.at_work.get(task.nodes[0] if task.nodes else -1, ()):
-            return  # its node has failed
+        if task not in self.running:
+            return  # its node has failed, or another was first
         self._leave(task)
         self.sums["loading"] += task.loading * task.tiles
         self.sums["busy"] += (self.now - task.start - task.loading) * task.tiles
+        for other in self.copies.pop((task.group, task.index), ()):
+            if other in self.running:
+                self.sums["lost"] += (self.now - other.start) * other.tiles
+                self._leave(other)
         self._done(task.group, task.index)
         self._begin()
 
     def _leave(self, task: Task) -> None:
         """Takes a task off its places, which others may have."""
-        job = self.job
-        for node in task.nodes or (-1,):
-            job.at_work[node].discard(task)
-            if node >= 0 and node not in job.gone:
-                job.idle[node] += task.tiles // len(task.nodes)
-                job.free.append(node)
-        job.cores += not task.nodes
-        if not self.dedicated and self.groups[task.group].label == "training" and not self.ready["training"]:
-            for node in task.nodes:
-                job.aside.discard(node)
-                job.free += [node] * self.times.tiles
+        self.running.discard(task)
+        if not task.nodes:
+            self.place.cores += 1
+            return
+        self.place.give_back(task.nodes, task.tiles // len(task.nodes))
+        if not self.policy.dedicated and self.groups[task.group].label == "training" and not self.ready.get("training"):
+            self.place.open(self.place.aside - {n for other in self._training() for n in other.nodes})
 
     def _done(self, number: int, index: int) -> None:
         self.left[number] -= 1
+        self.over[number][index] = 1
         for other, each in self.after[number]:
             if each:
                 self.each_left[other][index] -= 1
@@ -295,24 +304,33 @@ class Simulation:
     def _fail(self, _: None) -> None:
         node = int(self.rng.integers(self.nodes))
         self._fail_later()
-        if node in self.job.gone or len(self.job.gone) == self.nodes - 1:
+        if node in self.place.gone or len(self.place.gone) == self.nodes - 1:
             return
         self.failures += 1
-        self.job.gone[node] = self.now
-        for task in list(self.job.at_work.get(node, ())):
+        tasks = [task for task in self.running if node in task.nodes]
+        self.place.fail(node, self.now)
+        for task in tasks:
             self.sums["lost"] += (self.now - task.start) * task.tiles
             self._leave(task)
-            self.job.unnoticed += 1
-            self._later(self.times.failures.notice, self._notice, task)
+            self.unnoticed += 1
+            overdue = max(0.0, task.start + task.limit - self.now) if self.policy.overdue else math.inf
+            self._later(min(self.times.failures.notice, overdue), self._notice, task)
 
     def _notice(self, task: Task) -> None:
-        self.job.unnoticed -= 1
-        self._wait(task.group, [task.index])
+        self.unnoticed -= 1
+        self._wait_again(task.group, task.index)
         self._begin()
 
-    def _median(self, group: Group, nodes: int) -> float:
-        """Seconds of a task of a group, on so many nodes if it trains."""
-        return self.times.train.on(nodes) if group.label == "training" else self.times.seconds(group.stage, group.kind)
+    def _overdue(self, task: Task) -> None:
+        """Still at work, beyond what is likely: once more, and whoever ends first."""
+        if task in self.running:
+            self.copies[task.group, task.index] = [task]
+            self._wait(task.group, [task.index])
+            self._begin()
+
+    def _median(self, group: int, nodes: int) -> float:
+        """Seconds of a task of a group, on so many whole nodes if it trains."""
+        return self.times.train.on(nodes) if nodes else self.medians[group]
 
     def _factor(self) -> float:
         """By which a task takes longer, or shorter, than the median."""
@@ -321,3 +339,18 @@ class Simulation:
             self.draws = iter(np.exp(self.times.spread * self.rng.standard_normal(DRAWS)).tolist())
             factor = next(self.draws)
         return factor
+
+
+def _feeders(groups: Sequence[Group], number: int) -> set[int]:
+    """The plays and replays that a training group waits for, as far back as the last training."""
+    found, seen, todo = set(), {number}, [number]
+    while todo:
+        for need in groups[todo.pop()].needs:
+            group = groups[need.group]
+            if need.group in seen or group.label == "training":
+                continue
+            seen.add(need.group)
+            todo.append(need.group)
+            if group.label == "inference":
+                found.add(need.group)
+    return found

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from apps.records import MeritError
 from workflows import post_train
 from workflows.config import PostTrain
 from workflows.plan import Plan
-from workflows.simulation.events import Result, Simulation
+from workflows.simulation.events import Simulation
+from workflows.simulation.placement import Policy
+from workflows.simulation.result import Result
 from workflows.simulation.shape import MARKS, Group, scaled, shape
 from workflows.simulation.times import Times
 
-NODES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 10000)
-SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)  # of the nodes that a round trains on, lent by inference
-TRIAL_ROUNDS = 3  # enough to compare shares
+NODES = (1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096, 10000)
+SHARES = (1 / 16, 1 / 8, 1 / 4)  # of the nodes that a round trains on
+TRIAL_ROUNDS = 4  # enough to compare shares
 COLUMNS = (
+    "driver",
+    "overlap",
     "nodes",
     "training nodes",
     "hours",
@@ -29,7 +35,12 @@ COLUMNS = (
     "loading",
     "dead",
     "lost",
+    "lent",
+    "ending",
 )
+SHARED = COLUMNS[9:]
+OVERLAP = ("rounds one after another", "rounds that overlap")
+DRAWN = {"today": "#0072b2", "best": "#d55e00"}
 
 
 def groups_of(config: PostTrain, times: Times, overlap: int, rounds: int) -> list[Group]:
@@ -45,40 +56,35 @@ def groups_of(config: PostTrain, times: Times, overlap: int, rounds: int) -> lis
     return scaled(shape(plan), times.shards)
 
 
-def best(config: PostTrain, times: Times, nodes: int, overlap: int, seed: int = 0) -> Result:
+def best(config: PostTrain, times: Times, nodes: int, overlap: int, policy: Policy, seed: int = 0) -> Result:
     """The run with the number of training nodes that is through first."""
-    trial = groups_of(config, times, overlap, min(TRIAL_ROUNDS, times.rounds))
     counts = sorted({max(1, round(nodes * share)) for share in SHARES})
-    chosen = min(counts, key=lambda count: Simulation(trial, times, nodes, count, seed=seed).run().hours)
-    return Simulation(groups_of(config, times, overlap, times.rounds), times, nodes, chosen, seed=seed).run()
+    if policy.dedicated:
+        counts, policy = [n for n in counts if n < nodes] or [1], replace(policy, dedicated=nodes > 1)
+    trial = groups_of(config, times, overlap, min(TRIAL_ROUNDS, times.rounds))
+
+    def hours(count: int) -> float:
+        return Simulation(trial, times, nodes, count, policy, seed).run().hours
+
+    chosen = min(counts, key=hours) if len(counts) > 1 else counts[0]
+    return Simulation(groups_of(config, times, overlap, times.rounds), times, nodes, chosen, policy, seed).run()
 
 
-def row(result: Result) -> dict[str, float]:
+def row(driver: str, overlap: int, found: Result) -> dict[str, Any]:
     """A line of the table: shares are of all tile-seconds."""
-    shares = {name: getattr(result, name) / result.offered for name in ("waiting", "loading", "dead", "lost")}
-    counts = (
-        result.nodes,
-        result.training_nodes,
-        round(result.hours, 2),
-        round(result.node_hours),
-        result.jobs,
-        result.failures,
-    )
-    return dict(
-        zip(
-            COLUMNS,
-            (*counts, round(result.utilisation, 4), *(round(share, 4) for share in shares.values())),
-            strict=True,
-        )
-    )
+    shares = {name: round(getattr(found, name) / found.offered, 4) for name in SHARED}
+    counts = (found.nodes, found.training_nodes, round(found.hours, 2), round(found.node_hours))
+    told = (driver, overlap, *counts, found.jobs, found.failures, round(found.utilisation, 4), *shares.values())
+    return dict(zip(COLUMNS, told, strict=True))
 
 
 def heading() -> str:
-    return "  ".join(name.rjust(max(7, len(name))) for name in ("overlap", *COLUMNS))
+    return "  ".join(name.rjust(max(7, len(name))) for name in COLUMNS)
 
 
-def line(found: dict[str, float]) -> str:
-    return "  ".join(f"{value:,}".rjust(max(7, len(name))) for name, value in found.items())
+def line(found: Mapping[str, Any]) -> str:
+    told = {name: value if isinstance(value, str) else f"{value:,}" for name, value in found.items()}
+    return "  ".join(value.rjust(max(7, len(name))) for name, value in told.items())
 
 
 def advice(times: Times, nodes: int) -> list[str]:
@@ -95,32 +101,34 @@ def advice(times: Times, nodes: int) -> list[str]:
     return lines
 
 
-def write(rows: Sequence[dict[str, float]], out: Path) -> None:
+def write(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
     """`simulation.csv` and `simulation.svg`."""
     out.mkdir(parents=True, exist_ok=True)
     with open(out / "simulation.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["overlap", *COLUMNS])
+        writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
     _figure(rows, out / "simulation.svg")
 
 
-def _figure(rows: Sequence[dict[str, float]], file: Path) -> None:
+def _figure(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    for overlap in sorted({row["overlap"] for row in rows}):
-        chosen = [row for row in rows if row["overlap"] == overlap]
-        nodes, label = [row["nodes"] for row in chosen], "rounds overlap" if overlap else "one after another"
-        left.plot(nodes, [row["utilisation"] for row in chosen], marker="o", label=label)
-        right.plot(nodes, [row["hours"] for row in chosen], marker="o", label=label)
+    for driver, overlap in sorted({(row["driver"], row["overlap"]) for row in rows}):
+        chosen = [row for row in rows if (row["driver"], row["overlap"]) == (driver, overlap)]
+        nodes = [row["nodes"] for row in chosen]
+        style = {"marker": "o" if overlap else "s", "markersize": 4, "color": DRAWN[driver]}
+        style |= {"linestyle": "-" if overlap else "--", "label": f"{driver}, {OVERLAP[overlap]}"}
+        left.plot(nodes, [row["utilisation"] for row in chosen], **style)
+        right.plot(nodes, [row["hours"] for row in chosen], **style)
     left.set(xscale="log", xlabel="nodes", ylabel="tiles at work, share", ylim=(0, 1))
     right.set(xscale="log", yscale="log", xlabel="nodes", ylabel="hours to the end")
-    left.legend(frameon=False)
-    figure.savefig(file)
+    left.legend(frameon=False, fontsize=8)
+    figure.savefig(file, metadata={"Date": None})
     pyplot.close(figure)
 
 

@@ -20,6 +20,8 @@ class Result:
     lost: float  # in tasks that did not
     loading: float  # workers loaded their models
     dead: float  # nodes had failed
+    lent: float  # idle, set aside for training
+    ending: float  # idle, since what waits does not fit before the end of the job
 
     @property
     def utilisation(self) -> float:
@@ -28,4 +30,4 @@ class Result:
     @property
     def waiting(self) -> float:
         """Tile-seconds in which there was nothing to do."""
-        return self.offered - self.busy - self.lost - self.loading - self.dead
+        return self.offered - sum((self.busy, self.lost, self.loading, self.dead, self.lent, self.ending))
