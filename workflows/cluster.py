@@ -12,6 +12,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,50 +20,60 @@ from apps.platform.processes import LAST_WORDS, ROOT
 from apps.records import MeritError
 
 QUIET_ABOVE = 500  # nodes: Parsl's logs are a file a worker
+WAITING = 8  # tasks of `network` at once
 TRIALS = 3  # blocks in a row that never came up, before the run fails
 
 
-def executor(
-    label: str,
-    provider: Any,
-    workers: int,
-    address: str,
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """The workers of one label."""
+
+    provider: Any  # Parsl's, with a launcher: where their blocks come from
+    count: int  # on each node
+    accelerators: Sequence[str] = ()  # what each is to see, as ZE_AFFINITY_MASK or CUDA_VISIBLE_DEVICES calls it
+    cores: Sequence[str] = ()  # what each is bound to; none: all
+    drain_s: int | None = None  # after which a block takes no further task
+
+
+def pools(
+    workers: Mapping[str, Workers],
     folder: Path,
+    address: str,
     *,
-    accelerators: Sequence[str] = (),
-    cores: Sequence[str] = (),
-    drain_s: int | None = None,
     heartbeat_s: int = 60,
     logs: str = "/tmp",
     encrypted: bool = True,
-) -> Any:
-    """A pool of so many workers on each node, which reach the driver at `address`.
+) -> list[Any]:
+    """The executors: a pool for each label, which reaches the driver at `address`, and threads of the driver for `network`.
 
-    `accelerators` and `cores` have an entry a worker. Without the interchange, which ends with the driver however that ends,
-    a pool ends after `heartbeat_s`. After `drain_s` it takes no further task.
+    A pool that hears nothing of the interchange, which ends with the driver however that ends, ends after `heartbeat_s`.
     """
+    from parsl import ThreadPoolExecutor
     from parsl.executors import HighThroughputExecutor
     from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 
     here = shlex.quote(os.getcwd()).replace("{", "{{").replace("}", "}}")  # paths of a user's own leaves are relative
-    return HighThroughputExecutor(
-        label=label,
-        provider=provider,
-        address=address,
-        loopback_address="127.0.0.1",
-        launch_cmd=f"cd {here} && {DEFAULT_LAUNCH_CMD}",
-        interchange_launch_cmd=interchange(),
-        max_workers_per_node=workers,
-        cores_per_worker=1e-3,  # or a node with few cores would have fewer workers
-        available_accelerators=list(accelerators),
-        cpu_affinity=":".join(("list", *cores)) if cores else "none",
-        heartbeat_period=max(1, heartbeat_s // 4),
-        heartbeat_threshold=heartbeat_s,
-        drain_period=drain_s,
-        worker_logdir_root=str(Path(logs) / f"merit-{os.getuid()}" / folder.parent.name),
-        block_error_handler=never_up,
-        encrypted=encrypted,
-    )
+    found: list[Any] = [
+        HighThroughputExecutor(
+            label=label,
+            provider=of.provider,
+            address=address,
+            launch_cmd=f"cd {here} && {DEFAULT_LAUNCH_CMD}",
+            interchange_launch_cmd=interchange(),
+            max_workers_per_node=of.count,
+            cores_per_worker=1e-3,  # or a node with few cores would have fewer workers
+            available_accelerators=list(of.accelerators),
+            cpu_affinity=":".join(("list", *of.cores)) if of.cores else "none",
+            heartbeat_period=max(1, heartbeat_s // 4),
+            heartbeat_threshold=heartbeat_s,
+            drain_period=of.drain_s,
+            worker_logdir_root=str(Path(logs) / f"merit-{os.getuid()}" / folder.parent.name),
+            block_error_handler=never_up,
+            encrypted=encrypted,
+        )
+        for label, of in workers.items()
+    ]
+    return [*found, ThreadPoolExecutor(label="network", max_threads=WAITING)]
 
 
 def configured(

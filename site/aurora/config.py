@@ -19,6 +19,7 @@ from pydantic import Field, field_validator
 from apps import records
 from apps.records import MeritError
 from workflows import cluster, pbs, queues, roles, tiles
+from workflows.cluster import Workers
 from workflows.queues import Queue
 from workflows.sites import Site
 
@@ -102,14 +103,13 @@ def site(options: Options) -> Site:
     def parsl(folder: Path, memoizer: Any) -> Any:
         folder = folder.absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        address = cluster.address_of(options.interface)
         if not inside:
-            return _from_login(options, folder, memoizer, address)
+            return _from_login(options, folder, memoizer)
         if not hosts:
             raise MeritError(
                 "where=job, but PBS_NODEFILE is not set: this is no job; submit one (jobs/), or where=login"
             )
-        return _in_job(options, folder, memoizer, address, hosts)
+        return _in_job(options, folder, memoizer, hosts)
 
     nodes = len(hosts) or options.nodes
     return Site(
@@ -151,44 +151,38 @@ def launcher(options: Options) -> tuple[str, ...]:
     return (*placed, "--envall", *_vni(options), "/bin/bash", str(HERE / "rank.sh"))
 
 
-def _in_job(options: Options, folder: Path, memoizer: Any, address: str, hosts: list[str]) -> Any:
-    """Everything over the nodes of this job."""
-    from parsl.launchers import MpiExecLauncher, SimpleLauncher
+def _in_job(options: Options, folder: Path, memoizer: Any, hosts: list[str]) -> Any:
+    """Everything over the nodes of this job, in blocks that stay."""
+    from parsl.launchers import SimpleLauncher
     from parsl.providers import LocalProvider
 
     store = memoizer.store.root if memoizer else None
-    count = roles.training_nodes(options.training_nodes, len(hosts), options.slot_nodes, store, len(masks(options)))
-    training, playing = hosts[:count] or hosts, hosts[count:]
-    everywhere = MpiExecLauncher(bind_cmd="--cpu-bind", overrides=" ".join(("--ppn 1", *_vni(options))))
+    wanted = roles.training_nodes(options.training_nodes, len(hosts), options.slot_nodes, store, len(masks(options)))
+    count = min(wanted, options.tiles * options.slot_nodes)
 
-    def provider(role: str, nodes: list[str], spread: bool) -> Any:
+    def provider(role: str, nodes: list[str]) -> Any:
         nodefile = folder / f"{role}.hosts"
         nodefile.write_text("".join(f"{host}\n" for host in nodes), encoding="utf-8")
+        everywhere = role == "inference"
         return LocalProvider(
-            nodes_per_block=len(nodes) if spread else 1,
-            init_blocks=1,
+            nodes_per_block=len(nodes) if everywhere else 1,
             min_blocks=1,  # with none, workers that are idle for a while would end, and their models with them
-            max_blocks=1,
-            launcher=everywhere if spread else SimpleLauncher(),
+            launcher=_each_node(options) if everywhere else SimpleLauncher(),
             worker_init=_init(options, role, folder, {"PBS_NODEFILE": str(nodefile)}),
         )
 
-    executors = _pools(
-        options,
-        folder,
-        address,
-        inference=provider("inference", playing, True),
-        training=provider("training", training, False),
-        cpu=provider("cpu", hosts[:1], False),
-        slots=_slots(options, len(training)),
-        cpu_workers=options.cpu_workers,
-    )
-    return cluster.configured(executors, folder, memoizer, retries=options.retries, nodes=len(hosts))
+    training = hosts[:count] or hosts
+    workers = {
+        "inference": _playing(options, provider("inference", hosts[count:])),
+        "training": _training(options, provider("training", training), len(training)),
+        "cpu": Workers(provider("cpu", hosts[:1]), options.cpu_workers),
+    }
+    return _configured(options, folder, memoizer, workers, len(hosts))
 
 
-def _from_login(options: Options, folder: Path, memoizer: Any, address: str) -> Any:
+def _from_login(options: Options, folder: Path, memoizer: Any) -> Any:
     """Blocks of `inference` and `training` as jobs, submitted when there are tasks and given back when there are none."""
-    from parsl.launchers import MpiExecLauncher, SimpleLauncher
+    from parsl.launchers import SimpleLauncher
     from parsl.providers import LocalProvider, PBSProProvider
 
     def provider(role: str, nodes: int, blocks: int, launch: Any) -> Any:
@@ -199,63 +193,50 @@ def _from_login(options: Options, folder: Path, memoizer: Any, address: str) -> 
             nodes_per_block=nodes,
             cpus_per_node=THREADS_A_NODE,
             init_blocks=0,
-            min_blocks=0,
             max_blocks=blocks,
             scheduler_options="\n".join(PBS).format(options.filesystems),
             launcher=launch,
             worker_init=_init(options, role, folder, {}),
         )
 
-    everywhere = MpiExecLauncher(bind_cmd="--cpu-bind", overrides=" ".join(("--ppn 1", *_vni(options))))
-    nodes, walltime_s = _training_block(options), queues.seconds(options.walltime)
-    executors = _pools(
-        options,
-        folder,
-        address,
-        inference=provider("inference", options.nodes, options.blocks, everywhere),
-        training=provider("training", nodes, 1, SimpleLauncher()),
-        cpu=LocalProvider(launcher=SimpleLauncher(), min_blocks=1, worker_init=_init(options, "cpu", folder, {})),
-        slots=_slots(options, nodes),
-        cpu_workers=min(LOGIN_WORKERS, options.cpu_workers),
-        drain_s=max(walltime_s // 2, walltime_s - options.longest_task_s),
-    )
-    return cluster.configured(
-        executors,
-        folder,
-        memoizer,
-        retries=options.retries,
-        nodes=options.nodes * options.blocks,
-        strategy="htex_auto_scale",
-        period_s=10,  # of asking for jobs
-        idle_s=300,
-    )
+    walltime_s, nodes = queues.seconds(options.walltime), _training_block(options)
+    drain_s = max(walltime_s // 2, walltime_s - options.longest_task_s)
+    local = LocalProvider(launcher=SimpleLauncher(), min_blocks=1, worker_init=_init(options, "cpu", folder, {}))
+    playing = provider("inference", options.nodes, options.blocks, _each_node(options))
+    workers = {
+        "inference": _playing(options, playing, drain_s),
+        "training": _training(options, provider("training", nodes, 1, SimpleLauncher()), nodes, drain_s),
+        "cpu": Workers(local, min(LOGIN_WORKERS, options.cpu_workers)),
+    }
+    # a block that is idle goes back; asking PBS more often helps nobody
+    how: dict[str, Any] = {"strategy": "htex_auto_scale", "period_s": 10, "idle_s": 300}
+    return _configured(options, folder, memoizer, workers, options.nodes * options.blocks, **how)
 
 
-def _pools(
-    options: Options,
-    folder: Path,
-    address: str,
-    *,
-    inference: Any,
-    training: Any,
-    cpu: Any,
-    slots: int,
-    cpu_workers: int,
-    drain_s: int | None = None,
-) -> list[Any]:
-    """The four executors. A training worker has a tile of the first node for what it computes by itself."""
-    from parsl import ThreadPoolExecutor
-
+def _configured(
+    options: Options, folder: Path, memoizer: Any, workers: dict[str, Workers], nodes: int, **how: Any
+) -> Any:
+    address = cluster.address_of(options.interface)
     alike: dict[str, Any] = {"heartbeat_s": options.heartbeat_s, "logs": options.logs, "encrypted": options.encrypted}
-    names, single = masks(options), tiles.names(options.hierarchy, options.tiles)[:slots]
-    groups = tiles.groups(cores(options), options.tensor_parallel)
-    told = {"accelerators": names, "cores": groups, "drain_s": drain_s, **alike}
-    return [
-        cluster.executor("inference", inference, len(names), address, folder, **told),
-        cluster.executor("training", training, slots, address, folder, accelerators=single, drain_s=drain_s, **alike),
-        cluster.executor("cpu", cpu, cpu_workers, address, folder, **alike),
-        ThreadPoolExecutor(label="network", max_threads=8),  # they wait, and the driver's node reaches the network
-    ]
+    executors = cluster.pools(workers, folder, address, **alike)
+    return cluster.configured(executors, folder, memoizer, retries=options.retries, nodes=nodes, **how)
+
+
+def _playing(options: Options, provider: Any, drain_s: int | None = None) -> Workers:
+    names, groups = masks(options), tiles.groups(cores(options), options.tensor_parallel)
+    return Workers(provider, len(names), names, groups, drain_s)
+
+
+def _training(options: Options, provider: Any, nodes: int, drain_s: int | None = None) -> Workers:
+    """A worker a slot. What a task computes without ranks it computes on a tile of the first node, its worker's own."""
+    names = tiles.names(options.hierarchy, options.tiles)[: nodes // options.slot_nodes]
+    return Workers(provider, len(names), names, (), drain_s)
+
+
+def _each_node(options: Options) -> Any:
+    from parsl.launchers import MpiExecLauncher
+
+    return MpiExecLauncher(bind_cmd="--cpu-bind", overrides=" ".join(("--ppn 1", *_vni(options))))
 
 
 def _init(options: Options, role: str, folder: Path, exports: dict[str, str]) -> str:
@@ -298,11 +279,6 @@ def _training_block(options: Options) -> int:
             f"from slot_nodes={options.slot_nodes}"
         )
     return wanted // options.slot_nodes * options.slot_nodes
-
-
-def _slots(options: Options, nodes: int) -> int:
-    """Training tasks at once; a tile of the first node each."""
-    return min(nodes // options.slot_nodes, options.tiles)
 
 
 def _vni(options: Options) -> tuple[str, ...]:
