@@ -126,10 +126,10 @@ def worker_init(script: Path, role: str, exports: Mapping[str, str], *lines: str
 
 def hostfiles(slot_nodes: int) -> str:
     """Shell lines that share the hosts of $PBS_NODEFILE out to slots, as apps/platform/slots.py reads them."""
-    share = '!seen[$0]++ { print > (folder "/" int(count++ / size)) }'
+    share = '!seen[$0]++ { slot = int(count / size); count += 1; print > (folder "/" slot) }'
     return (
-        'export MERIT_SLOTS="$(mktemp -d "${TMPDIR:-/tmp}/merit-slots.XXXXXX")"\n'
-        f'awk -v size={slot_nodes} -v folder="$MERIT_SLOTS" \'{share}\' "$PBS_NODEFILE"'
+        'export MERIT_SLOTS="$(mktemp -d "$PWD/slots.XXXXXX")"\n'
+        f"awk -v size={slot_nodes} -v folder=\"$MERIT_SLOTS\" '{share}' \"$PBS_NODEFILE\" || exit 1"
     )
 
 

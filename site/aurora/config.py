@@ -87,6 +87,7 @@ class Options(records.Options):
     checkpoint_minutes: float = Field(
         10, ge=0, description="between the checkpoints of a training task; 0 = at signals alone"
     )
+    margin_s: float = Field(180, ge=0, description="all work is over so many seconds before the end of the job")
 
     @field_validator("walltime", mode="before")
     @classmethod
@@ -128,6 +129,7 @@ def site(options: Options) -> Site:
         devices_per_node=0 if options.device == "cpu" else 12 if options.hierarchy == "FLAT" else 6,
         staging=Path(options.staging) if options.staging else None,
         checkpoint_minutes=options.checkpoint_minutes,
+        margin_s=options.margin_s,
         own_process=True,
         timeouts_s=dict(options.timeouts_s),
         retries=options.retries,
@@ -184,6 +186,12 @@ def _from_login(options: Options, folder: Path, memoizer: Any) -> Any:
     """Blocks of `inference` and `training` as jobs, submitted when there are tasks and given back when there are none."""
     from parsl.launchers import SimpleLauncher
     from parsl.providers import LocalProvider, PBSProProvider
+
+    if not options.account:
+        raise MeritError(
+            "site aurora: account is the project that jobs are charged to, and there is no default; add "
+            "--site-option account=PROJECT to submit from this login node, or submit jobs/pipeline.pbs"
+        )
 
     def provider(role: str, nodes: int, blocks: int, launch: Any) -> Any:
         return PBSProProvider(
@@ -260,14 +268,8 @@ def _check(options: Options, inside: bool, in_job: bool) -> None:
     if in_job:
         return  # PBS has granted it
     queues.check(QUEUES, options.queue, options.nodes, options.walltime)
-    if inside:
-        return
-    queues.check(QUEUES, options.queue, _training_block(options), options.walltime)
-    if not options.account:
-        raise MeritError(
-            "site aurora: account is the project that jobs are charged to, and there is no default; add "
-            "--site-option account=PROJECT to submit from this login node, or submit jobs/pipeline.pbs"
-        )
+    if not inside:
+        queues.check(QUEUES, options.queue, _training_block(options), options.walltime)
 
 
 def _training_block(options: Options) -> int:
