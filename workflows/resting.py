@@ -98,6 +98,6 @@ def tied(command: list[str]) -> list[str]:
     if command == ["interchange.py"]:
         command = [sys.executable, str(Path(sys.executable).parent / "interchange.py")]
     if "setpriv" not in command and shutil.which("setpriv"):  # of util-linux, on every Linux
-        command = ["setpriv", "--pdeathsig", "TERM", *command]
+        command = ["setpriv", "--pdeathsig", "TERM", "setsid", *command]  # a terminal's Ctrl-C is for the driver
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return ["env", f"PYTHONPATH={path}", *command]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from apps import leaf
-from apps.platform import processes
+from apps.platform import processes, tether
 from apps.records import MeritError
 
 if TYPE_CHECKING:
@@ -50,15 +50,18 @@ class Site:
     checkpoint_minutes: float = 10  # between the checkpoints of a training task; 0 = at signals alone
     grace_s: float = 30  # what a training task has to save its work when the run is stopped
     hosts: tuple[str, ...] = ()  # the nodes that this job has, as the launcher calls them; () = this machine alone
-    # the command that starts {ranks} processes, {per_node} on each of {hosts} (names with commas between), for preflight
-    on_hosts: tuple[str, ...] | None = None  # and staging; None = there is nothing but this machine
+    # the command that starts a plain process on each of them, for preflight: {ranks}, {ppn} and {hostfile} are filled in.
+    on_hosts: tuple[str, ...] | None = None  # Unlike `launcher` it leaves each all devices; None = no other machine
+    cores: str = ""  # of a node, a group for each rank of the launcher that binds them, as in "1-8:9-16"
     devices_per_node: int = 0  # accelerators that each node is to show; 0 = as many as most nodes have
     staging: Path | None = None  # a node-local folder for copies of models and adapters; None = they are read in place
+    ordered: tuple[str, ...] = ()  # executors whose waiting tasks go by the `priority` in their resource specification
     elsewhere: bool = False  # the workers have a machine or an environment of their own: the driver asks for no device
     own_process: bool = False  # every task runs in a warm process beside its worker, so that it can be killed alone
     timeouts_s: Mapping[str, float] = field(default_factory=dict)  # of a task, by its executor's label; absent = none
     retries: int = 0  # how often a task that the machine let down is tried again
     deadline: float | None = None  # when the batch job that the driver is in ends, in seconds since 1970; None = never
+    margin_s: float = 120  # before the deadline all work is over; also what a task takes that nobody has seen yet
     batch: Batch | None = None  # the batch system; None = there is none
     successor: Callable[[], str] | None = None  # submits the job that goes on after this one, and returns its id
 
@@ -99,6 +102,7 @@ def running(
 
     config, retries = site.parsl(folder, memoizer), Retries(site.retries, folder, say)
     retries.govern(config)
+    letting_go = _tie(config, site.grace_s)
     kernel = parsl.load(config)
     try:
         yield kernel
@@ -114,6 +118,18 @@ def running(
     finally:
         kernel.cleanup()
         parsl.clear()
+        letting_go()
+
+
+def _tie(config: Config, grace_s: float) -> Callable[[], None]:
+    """Has workers elsewhere end with this driver, whatever ends it; the function that lets them go on purpose."""
+    elsewhere = [executor for executor in config.executors if hasattr(executor, "launch_cmd")]
+    if not elsewhere:
+        return lambda: None
+    anchor = tether.Anchor()
+    for executor in elsewhere:
+        executor.launch_cmd = anchor.tie(executor.launch_cmd, executor.all_addresses, grace_s)
+    return anchor.close
 
 
 def _give_up(task: Mapping[str, Any]) -> None:

@@ -6,7 +6,6 @@ the driver's threads, which saves a test their processes.
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,17 +31,25 @@ class Options(records.Options):
 
 
 def site(options: Options) -> sites.Site:
-    threads, hosts = options.threads.split(","), [host for host in options.hosts.split(",") if host]
-    managers = len(hosts) or options.managers
+    threads, hosts = options.threads.split(","), options.hosts.replace(",", " ")
+    managers = len(hosts.split()) or options.managers
 
     def executor(label: str) -> Any:
         from parsl import HighThroughputExecutor, ThreadPoolExecutor
-        from parsl.launchers import SimpleLauncher, WrappedLauncher
+        from parsl.launchers import SimpleLauncher
+        from parsl.launchers.base import Launcher
         from parsl.providers import LocalProvider
+
+        class OnHosts(Launcher):
+            """Block after block on one host after the other."""
+
+            def __call__(self, command: str, *shape: Any) -> str:
+                number = "block=${JOBNAME#*block-}; host=${hosts[$((${block%%.*} % " + str(managers) + "))]}"
+                run = 'ip netns exec $host unshare --uts bash -c "hostname $host; exec $COMMAND"'
+                return f"export COMMAND='{command}'\nhosts=({hosts})\n{number}\n{run}\n"
 
         if label in threads:
             return ThreadPoolExecutor(label=label, max_threads=2)
-        on = "h=($MERIT_TEST_HOSTS); n=${h[$((${JOBNAME##*block-} % %d))]}; " % managers if hosts else ""
         return HighThroughputExecutor(
             label=label,
             address=options.address,
@@ -53,10 +60,13 @@ def site(options: Options) -> sites.Site:
             encrypted=False,
             block_error_handler=False,
             provider=LocalProvider(
-                init_blocks=managers, min_blocks=managers, max_blocks=managers, launcher=SimpleLauncher(),
+                init_blocks=managers,
+                min_blocks=managers,
+                max_blocks=managers,
+                launcher=OnHosts() if hosts else SimpleLauncher(),
                 worker_init=f"export PATH={Path(sys.executable).parent}:$PATH PYTHONPATH={ROOT}:$PYTHONPATH",
             ),
-        )  # fmt: skip
+        )
 
     def parsl(folder: Path, memoizer: Any) -> Any:
         from parsl import Config

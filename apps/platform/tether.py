@@ -1,0 +1,141 @@
+"""Ties workers elsewhere to the driver that they work for: when it ends, however it ends, they end at once.
+
+Parsl's manager of a node notices that by heartbeats that stay away, long after, and a worker that is busy never notices: it
+would work on beside a resumed run. A connection says so within moments, since the kernel closes it even after SIGKILL. The
+driver holds an `Anchor`; on each node the manager is started by
+
+    python3 -m apps.platform.tether ADDRESS,… PORT TOKEN GRACE_S COMMAND …
+
+which ends it, and all that it started, when the anchor is gone. Workers that save their work at SIGTERM have GRACE_S for it.
+They end with their manager too. A network that is merely cut ends nothing: then heartbeats decide. The standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import selectors
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+PATIENCE_S = 5.0  # for an answer of the anchor
+PAUSE_S = 0.2  # between attempts to reach it
+
+
+class Anchor:
+    """The driver's side: a port at which it says its token, and connections that last as long as it does."""
+
+    def __init__(self) -> None:
+        self.token = secrets.token_hex(16)
+        self._listener = socket.create_server(("", 0), backlog=512)
+        self.port = self._listener.getsockname()[1]
+        self._selector = selectors.DefaultSelector()
+        self._wake, self._woken = socket.socketpair()
+        for each in (self._listener, self._woken):
+            self._selector.register(each, selectors.EVENT_READ)
+        self._thread = threading.Thread(target=self._hold, name="anchor", daemon=True)
+        self._thread.start()
+
+    def tie(self, command: str, addresses: Iterable[str], grace_s: float) -> str:
+        """The shell command that starts `command` so that it ends with this process."""
+        where = shlex.quote(",".join(sorted(addresses)))
+        return f"python3 -m apps.platform.tether {where} {self.port} {self.token} {grace_s:g} {command}"
+
+    def close(self) -> None:
+        """Lets go, which ends all that is tied."""
+        self._wake.send(b".")
+        self._thread.join()
+
+    def _hold(self) -> None:
+        held: set[socket.socket] = set()
+        while True:
+            ready = [key.fileobj for key, _ in self._selector.select()]
+            if self._woken in ready:
+                break
+            for each in ready:
+                if each is self._listener:
+                    self._greet(held)
+                else:  # nothing is ever sent: it has ended
+                    self._selector.unregister(each)
+                    held.discard(each)
+                    each.close()
+        for each in (*held, self._listener, self._wake, self._woken):
+            each.close()
+        self._selector.close()
+
+    def _greet(self, held: set[socket.socket]) -> None:
+        with suppress(OSError):
+            connection, _ = self._listener.accept()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            connection.sendall(self.token.encode())
+            self._selector.register(connection, selectors.EVENT_READ)
+            held.add(connection)
+
+
+def main(addresses: Sequence[str], port: int, token: str, grace_s: float, command: Sequence[str]) -> int:
+    """Runs the command until it ends or the anchor is gone; its exit status."""
+    child = subprocess.Popen(command, start_new_session=True)
+
+    def end(*given: Any) -> None:
+        _end(child.pid, grace_s)
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        threading.Thread(target=end).start()  # a handler must not wait
+
+    signal.signal(signal.SIGTERM, hear)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_watch, args=(addresses, port, token, end), daemon=True).start()
+    status = child.wait()
+    end()  # workers whose manager is gone
+    return status
+
+
+def _watch(addresses: Sequence[str], port: int, token: str, end: Callable[[], None]) -> None:
+    """Returns once the anchor is gone for certain, and all is ended."""
+    known = ""  # the address by which it was reached first: this node may be refused at others for other reasons
+    while True:
+        for address in [known] if known else addresses:
+            try:
+                with _reached(address, port, token) as connection:
+                    known = address
+                    connection.recv(1)  # nothing is ever sent: it waits for the end
+                    break
+            except ConnectionRefusedError:
+                if known:
+                    return end()
+            except OSError:  # cut off, or the connection alone was lost
+                continue
+        time.sleep(PAUSE_S)
+
+
+@contextmanager
+def _reached(address: str, port: int, token: str) -> Iterator[socket.socket]:
+    """A connection to the anchor. ConnectionRefusedError where the machine answers, and no driver or another one does."""
+    with socket.create_connection((address, port), timeout=PATIENCE_S) as connection:
+        if connection.recv(len(token), socket.MSG_WAITALL).decode(errors="replace") != token:
+            raise ConnectionRefusedError
+        connection.settimeout(None)
+        yield connection
+
+
+def _end(group: int, grace_s: float) -> None:
+    until = time.monotonic() + grace_s
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(group, number)
+            while number == signal.SIGTERM and time.monotonic() < until:
+                time.sleep(0.05)
+                os.killpg(group, 0)  # ProcessLookupError once none is left
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1].split(","), int(sys.argv[2]), sys.argv[3], float(sys.argv[4]), sys.argv[5:]))

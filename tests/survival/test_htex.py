@@ -1,0 +1,183 @@
+"""What real workers meet with under Parsl's real interchange: tasks go on elsewhere, faults of the task itself fail at once.
+
+One cluster of two managers serves all tests, so their order is that of growing damage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apps import artifacts, stages
+from apps.records import MeritError
+from tests.platform.test_processes import gone
+from tests.survival import trouble
+from workflows import live, retries, sites, store
+
+pytestmark = pytest.mark.slow
+PATIENCE_S = 90
+
+
+@dataclass
+class Cluster:
+    """Executors at work, with the store that they fill and what the run's log says."""
+
+    shelf: store.Store
+    said: io.StringIO
+    folder: Path  # of the test
+
+    def launch(
+        self, number: int, *troubles: str, needs: list[Future] = (), machine: dict | None = None, **options: Any
+    ):
+        """A task; each of the troubles may befall one of its attempts."""
+        for name in troubles:
+            (self.folder / name).touch()
+        options |= {"number": number, "folder": str(self.folder), "troubles": troubles}
+        key = store.Store.key("effort", str(self.folder), options, [])
+        machine = {"own_process": True, **(machine or {})}
+        return stages.launch(trouble.EFFORT, key, self.shelf.root, options, machine, {"needs": list(needs)})
+
+    def waiting(self) -> list[int]:
+        """The processes of a task that waits for the test: its own, its worker's, its manager's."""
+        file = self.folder / "waiting"
+        assert wait_for(file.exists)
+        return [int(word) for word in file.read_text().split()]
+
+    def attempts(self, number: int) -> int:
+        return len(trouble.attempts(self.folder, number))
+
+
+def wait_for(ready, patience_s: float = PATIENCE_S) -> bool:
+    end = time.monotonic() + patience_s
+    while time.monotonic() < end and not ready():
+        time.sleep(0.02)
+    return bool(ready())
+
+
+def value(future: Future) -> int:
+    return int((Path(future.result(PATIENCE_S).path) / "sum.txt").read_text())
+
+
+def facts(future: Future) -> dict[str, Any]:
+    return stages.facts_of(future.result(PATIENCE_S))
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder, said = tmp_path_factory.mktemp("htex"), io.StringIO()
+    file = Path(__file__).with_name("site_htex.py")
+    site = sites.load(str(file), threads="inference,training,network", managers=2, workers=1, heartbeat_s=1)
+    shelf = store.Store(folder / "store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retries, "FIRST_S", 0.2)
+        with contextlib.redirect_stdout(said), live.at_work([], shelf, site, folder / "parsl", "survival"):
+            yield Cluster(shelf, said, folder)
+
+
+@pytest.fixture
+def cluster(running: Cluster, tmp_path: Path) -> Cluster:
+    running.said.truncate(running.said.seek(0))
+    return Cluster(running.shelf, running.said, tmp_path)
+
+
+def test_a_process_that_is_killed_in_the_middle_is_started_again(cluster):
+    assert value(cluster.launch(5, "die")) == 5
+    assert cluster.attempts(5) == 2
+    assert "was killed by SIGKILL; perhaps the machine ran out of memory (on " in cluster.said.getvalue()
+    assert "tried again in 0.2 s (1 of 2)" in cluster.said.getvalue()
+
+
+def test_a_task_that_kills_its_process_each_time_fails_with_the_reason(cluster):
+    task = cluster.launch(6, "die", "die-2", "die-3", "die-4")
+    with pytest.raises(MeritError, match=r"failed 3 times, and is not tried again: .* SIGKILL; .*\(3 times\)"):
+        task.result(PATIENCE_S)
+    assert cluster.attempts(6) == 3 and (cluster.folder / "die-4").exists()
+
+
+def test_a_fault_of_the_task_itself_fails_at_once_with_its_own_words(cluster):
+    with pytest.raises(MeritError, match="^the rows are of another tokenizer$"):
+        cluster.launch(7, "refuse").result(PATIENCE_S)
+    assert cluster.attempts(7) == 1
+    assert "tried again" not in cluster.said.getvalue()
+
+
+def test_a_task_that_hangs_is_killed_with_all_that_it_started(cluster):
+    assert value(cluster.launch(8, "hang", machine={"timeout_s": 4})) == 8
+    assert gone([int(word) for word in (cluster.folder / "hung").read_text().split()])
+    assert "took longer than 4 s and was killed (on " in cluster.said.getvalue()
+
+
+def test_too_little_memory_is_met_with_smaller_batches_and_told(cluster):
+    task = cluster.launch(9, "fill", engine={"name": "transformers", "rows": 256})
+    assert facts(task)["smaller"] == {"engine.rows": 32, "because": "Unable to allocate 7 TiB"}
+    assert cluster.attempts(9) == 4 and facts(task)["rows"] == 32
+    assert "memory did not suffice, done with engine.rows=32 (Unable to allocate 7 TiB)" in cluster.said.getvalue()
+
+
+def test_who_is_killed_twice_has_smaller_batches_the_third_time(cluster):
+    task = cluster.launch(10, "die", "die-2", engine={"name": "transformers", "rows": 256})
+    assert facts(task)["rows"] == 128 and facts(task)["smaller"]["engine.rows"] == 128
+
+
+DAMAGES = {
+    "vanished": lambda file: (file.unlink(), file.with_name("manifest.json").unlink(), file.with_name("facts.json").unlink()),
+    "truncated": lambda file: os.truncate(file, 0),
+    "flipped": lambda file: file.write_text("99"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_an_input_that_is_damaged_while_the_run_goes_on_is_made_again(cluster, damage):
+    first = cluster.launch(11)
+    DAMAGES[damage](Path(first.result(PATIENCE_S).path) / "sum.txt")
+    assert value(cluster.launch(1, needs=[first])) == 12
+    assert cluster.attempts(11) == 2
+    assert f"an input cannot be used: effort {first.result().key}" in cluster.said.getvalue()
+    assert artifacts.check(first.result().path, anew=True) is None
+
+
+def test_ranks_of_which_one_is_killed_are_started_again(cluster):
+    (cluster.folder / "die").touch()
+    machine = {"own_process": True}
+    key = store.Store.key("ranks", str(cluster.folder), {}, [])
+    task = stages.launch(trouble.RANKS, key, cluster.shelf.root, {"folder": str(cluster.folder)}, machine, {})
+    assert facts(task)["sum"] == 6
+    assert "tried again in 0.2 s (1 of 2)" in cluster.said.getvalue()
+
+
+def test_a_worker_that_is_killed_in_the_middle_is_replaced(cluster):
+    task = cluster.launch(12, "wait")
+    own, worker, _ = cluster.waiting()
+    os.kill(worker, signal.SIGKILL)
+    assert value(task) == 12 and gone([own, worker])
+    assert "loss of worker" in cluster.said.getvalue()
+
+
+def test_a_manager_that_stops_answering_is_left_and_another_goes_on(cluster):
+    task = cluster.launch(13, "wait")
+    _, _, manager = cluster.waiting()
+    os.kill(manager, signal.SIGSTOP)
+    try:
+        assert value(task) == 13
+    finally:
+        os.kill(manager, signal.SIGKILL)
+    assert "loss of manager" in cluster.said.getvalue()
+
+
+def test_a_manager_that_is_killed_is_replaced(cluster):
+    task = cluster.launch(14, "wait")
+    own, worker, manager = cluster.waiting()
+    os.kill(manager, signal.SIGKILL)
+    assert value(task) == 14 and gone([own, worker, manager])
+    assert "loss of manager" in cluster.said.getvalue()
+    assert [value(task) for task in [cluster.launch(n, seconds=0.2) for n in range(20, 24)]] == list(range(20, 24))
