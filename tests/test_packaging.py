@@ -75,7 +75,7 @@ def test_the_distribution_says_what_it_is(wheel):
     for line in ("Name: merit", "Version: 0.1.0", "License-Expression: Apache-2.0", "Requires-Python: <3.14,>=3.10"):
         assert line in told
     assert "Requires-Dist: torch>=2.6\n" in told  # a lower bound alone: a platform brings its own build
-    assert {"mpi", "deepspeed", "vllm", "aurora", "tasks", "bench", "dev"} == set(
+    assert {"mpi", "deepspeed", "qlora", "vllm", "aurora", "tasks", "bench", "dev"} == set(
         re.findall(r"Provides-Extra: (\w+)", told)
     )
 

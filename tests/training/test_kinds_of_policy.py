@@ -150,6 +150,7 @@ def test_four_bits_are_refused_where_there_are_no_kernels_for_them(monkeypatch):
         Options(lora={"quantise": "nf4"}, parallel="zero2")
 
 
+@pytest.mark.slow  # with bitsandbytes alone, which most machines have no use for
 @pytest.mark.parametrize("dora", [False, True])
 def test_a_policy_over_four_bits_speaks_over_four_bits(trained, tmp_path, monkeypatch, dora):
     """On a CPU bitsandbytes has a slow way that is exact, which shows that trainer and engine do the same."""
