@@ -46,7 +46,6 @@ class Playing:
         self.models = resolve.models(config, self.agents)
         if self.trains:
             resolve.check_training(config)
-            resolve.check_hint(config)
             resolve.token_wants(config)
 
     def onward(self, standing: Standing, config: PostTrain | None = None) -> Self:
@@ -101,7 +100,9 @@ class Playing:
         return resolve.own_verifier(self.config) if resolve.asks_model(section) else section
 
     def untrained(self) -> Node:
-        """The team as it comes: every agent is its base model."""
+        """The team as it comes: every agent is its base model, or has an adapter of `team.adapters`."""
+        if self.config.team.adapters:
+            return self.adopted(self.config.team.adapters, "team.adapters")
         differing = {"share": self.share, "models": self.models}
         return self.add(stages.BASE, agents=self.agents, **{name: by for name, by in differing.items() if by})
 
@@ -145,6 +146,7 @@ class Playing:
         hint = self.config.rollout.hint
         if not hint:
             return played, judged
+        resolve.check_hint(self.config)
         plan = {"name": "independent", "samples": 1, "called": rationale.CALLED}
         speak = self._speak(f"train/{self.plan.round}", self.config.sampling)
         told: Shards = []

@@ -109,14 +109,12 @@ def check_judge(config: PostTrain) -> None:
 
 def check_hint(config: PostTrain) -> None:
     """MeritError where second tries could not be learnt from: nobody drew these tokens under these prompts."""
-    if not config.rollout.hint:
-        return
     rationale.check(config.rollout.hint)
     if config.rollout.plan != "independent":
         raise MeritError(
             f"rollout.hint goes with rollout.plan=independent; given {config.rollout.plan}, whose groups it would upset"
         )
-    if "old" in leaf.find("training/objectives", config.objective["name"]).NEEDS:
+    if config.engine["name"] != "scripted" and "old" in leaf.find("training/objectives", config.objective["name"]).NEEDS:
         raise MeritError(
             f"rollout.hint with objective.name={config.objective['name']}: it compares the policy with who sampled, and a second "
             "try was sampled with the answer in sight; take objective.name=sft, as the stages star and rest do"

@@ -54,6 +54,11 @@ def test_without_a_hint_no_key_changes():
     assert not of(plain, "retell")
 
 
+def test_a_hint_for_the_whole_run_is_that_of_its_stages():
+    plan = planned("topology.name=single", "stages=[{name: star, rounds: 1}]", f"rollout.hint={HINT!r}")
+    assert len(of(plan, "retell")) == 2
+
+
 def test_the_report_tells_of_the_first_tries_alone():
     plan = planned(*STAR)
     (report,) = of(plan, "report", 0)
