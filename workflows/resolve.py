@@ -114,7 +114,8 @@ def check_hint(config: PostTrain) -> None:
         raise MeritError(
             f"rollout.hint goes with rollout.plan=independent; given {config.rollout.plan}, whose groups it would upset"
         )
-    if config.engine["name"] != "scripted" and "old" in leaf.find("training/objectives", config.objective["name"]).NEEDS:
+    needs = leaf.find("training/objectives", config.objective["name"]).NEEDS
+    if config.engine["name"] != "scripted" and "old" in needs:
         raise MeritError(
             f"rollout.hint with objective.name={config.objective['name']}: it compares the policy with who sampled, and a second "
             "try was sampled with the answer in sight; take objective.name=sft, as the stages star and rest do"
