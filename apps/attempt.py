@@ -55,10 +55,11 @@ def within_memory(
 
 def in_process(pool: str, machine: Mapping[str, Any], function: Callable[..., Outcome], *call: Any) -> Outcome:
     """In a warm process beside this one, that is killed when its time is up. When this one is to end, that one may save."""
-    threads, timeout_s = machine.get("threads", 1), machine.get("timeout_s")
-    with processes.passing_on(machine.get("grace_s", 0)):
+    grace_s = machine.get("grace_s", 0)
+    limits = {"timeout_s": machine.get("timeout_s"), "until": machine.get("until"), "grace_s": grace_s}
+    with processes.passing_on(grace_s):
         try:
-            return processes.run(pool, function, *call, threads=threads, timeout_s=timeout_s)
+            return processes.run(pool, function, *call, threads=machine.get("threads", 1), **limits)
         except Exception as error:
             if faults.kind(error) == faults.MEMORY:
                 processes.retire(pool)

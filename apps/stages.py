@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from apps import artifacts, attempt
-from apps.platform import faults, work
+from apps.platform import deadline, faults, nearby, work
 from apps.records import Artifact
 
 FACTS = "facts.json"
+NO_WISH: Mapping[str, Any] = {}
 PARTIAL = "partial"  # in the store: what unfinished tasks have saved
 _submitting = threading.Lock()  # Parsl numbers tasks without one
 
@@ -98,8 +99,11 @@ def launch(
     options: Mapping[str, Any],
     machine: Mapping[str, Any],
     inputs: Mapping[str, Any],
+    priority: int | None = None,
 ) -> Future:
     """Hands a task to its executor. `inputs` holds lists of artifacts or of their futures.
+
+    With a `priority` those that wait there go in its order, the least first; the executor has to know of it.
 
     With `machine["own_process"]` the task runs in a warm process beside the driver. `options` are in the key; `machine` (device, threads, where things lie) says how it runs here and is not.
     """
@@ -113,7 +117,8 @@ def launch(
         }
     )
     # Parsl keeps the name `inputs` for itself
-    return _submit(stage.label, stage=stage.name, key=key, given=dict(inputs), rest=rest)
+    order = {} if priority is None else {"parsl_resource_specification": {"priority": priority}}
+    return _submit(stage.label, stage=stage.name, key=key, given=dict(inputs), rest=rest, **order)
 
 
 def again(task: Mapping[str, Any]) -> Future:
@@ -128,9 +133,17 @@ class Sealed:
     arguments: dict[str, Any]
 
 
-def unseal(*, stage: str, key: str, given: dict[str, list[Artifact]], rest: Sealed) -> Artifact:
-    """What Parsl calls, where it sent the task."""
-    return execute(stage=stage, key=key, given=given, **rest.arguments)
+def unseal(
+    *,
+    stage: str,
+    key: str,
+    given: dict[str, list[Artifact]],
+    rest: Sealed,
+    parsl_resource_specification: Mapping[str, Any] = NO_WISH,
+) -> Artifact:
+    """What Parsl calls, where it sent the task; the last is for the executor."""
+    with deadline.within(stage, rest.arguments["machine"]):
+        return execute(stage=stage, key=key, given=given, **rest.arguments)
 
 
 def execute(
@@ -154,8 +167,11 @@ def execute(
     record = {"options": options, "inputs": made_from}
     needed = [artifact for found in given.values() for artifact in found]
 
+    # the ranks of `train` may be on other nodes, and look for copies themselves
+    near = machine if stage == TRAIN.name else nearby.models(machine)
+
     def carry_out(chosen: dict[str, Any]) -> attempt.Outcome:
-        call = (module, stage, out, folders, {**chosen, **machine})
+        call = (module, stage, out, folders, {**chosen, **near})
         return attempt.in_process(pool, machine, perform, *call) if pool else perform(*call)
 
     attempt.check_inputs(root, needed)

@@ -5,10 +5,13 @@ Not here: how Parsl gets nodes from a login node, which is the site's affair.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
+
+IDS = ("PBS_JOBID", "SLURM_JOB_ID")  # variables that batch systems set in a job
 
 State = Literal["queued", "held", "running", "ending", "finished"]
 
@@ -37,6 +40,11 @@ class Job:
     @property
     def over(self) -> bool:
         return self.state == "finished"
+
+
+def here() -> str:
+    """The id of the batch job that this process is in; "" outside of one."""
+    return next((os.environ[name] for name in IDS if os.environ.get(name)), "")
 
 
 class Batch(Protocol):

@@ -38,6 +38,9 @@ class TeamSettings(records.Options):
     models: dict[str, str] = Field(
         {}, description="role: a base model of its own, a local Hugging Face folder; default: `model`"
     )
+    adapters: str = Field(
+        "", description="what the team starts with: a folder with an adapter for each agent (runs/NAME/adapters); default: none"
+    )
 
 
 class Rollout(records.Options):

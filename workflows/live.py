@@ -10,17 +10,17 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import IO, Any
 
 from apps import artifacts, stages
 from apps.inference import four_bit
 from apps.platform import mpi, processes
 from apps.records import Artifact, MeritError
 from workflows import config as configuration
-from workflows import model, run_folder, sites, store
+from workflows import deadline, model, references, run_folder, sites, store, usage
 from workflows.memoizer import StoreMemoizer
 from workflows.plan import Node, Plan
 
@@ -40,31 +40,39 @@ def carry_out(
     asked for was told, before anything is written. `place`, the site's name and options as they were given, is kept for
     `--resume`.
     """
-    check_ranks(planned.nodes.values(), site)
-    check_four_bits(planned.nodes.values(), site)
+    nodes = planned.nodes.values()
+    check_ranks(nodes, site)
+    check_four_bits(nodes, site)
     folder.mkdir(parents=True, exist_ok=True)
-    with store.lock(folder), terminable():
+    with store.lock(folder), terminable(), run_folder.log(folder) as log:
+        site, shelf = deadline.in_job(site), store.Store(config.store)
         run_folder.begin(folder, config, run_folder.described(workflow, place))
         run_folder.point_at_latest(folder)  # at once, so that --resume finds a run that was killed
-        shelf = store.Store(config.store)
+        ending = deadline.Deadline(site, shelf, nodes)
         try:
-            with at_work(planned.nodes.values(), shelf, site, folder / "parsl", config.name):
-                launch = launcher(shelf, config, site)
-                for node in planned.nodes.values():
+            references.keep(shelf.root, folder, nodes)
+            with at_work(nodes, shelf, site, folder / "parsl", config.name, log) as progress:
+                launch = launcher(shelf, config, site, ending, usage.begin(folder, site))
+                for node in nodes:
                     node.future = launch(node)
-                _await_all(planned)
+                if not _await_all(planned, ending):
+                    raise ending.hand_on(nodes, progress.count("made"))
                 found = {name: node.future.result() for name, node in results.items()}
         except BaseException as error:
-            stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
-            run_folder.ended(folder, "stopped" if stopped else "failed", None if stopped else error)
+            run_folder.broken_off(folder, error)
+            with suppress(OSError):  # a full disk, perhaps: what broke the run off is to be told
+                usage.tell(folder, nodes, shelf.root)
             raise
         run_folder.finish(folder, config, planned, found)
         run_folder.ended(folder, "finished", None)
+        usage.tell(folder, nodes, shelf.root)
     return folder
 
 
 @contextmanager
-def at_work(nodes: Collection[Node], shelf: store.Store, site: sites.Site, folder: Path, name: str) -> Iterator[Any]:
+def at_work(
+    nodes: Collection[Node], shelf: store.Store, site: sites.Site, folder: Path, name: str, log: IO[str] | None = None
+) -> Iterator[Any]:
     """The site, ready for tasks; gives the display, which expects `nodes`. `folder` is Parsl's and goes afterwards.
 
     Not if the run ended badly and its workers are elsewhere: what they said when they did not come up lies there.
@@ -75,7 +83,7 @@ def at_work(nodes: Collection[Node], shelf: store.Store, site: sites.Site, folde
     rounds = max((node.round for node in nodes), default=0)
     kept = site.elsewhere
     try:
-        with Progress(dict(counts), sys.stdout, name, rounds) as progress:
+        with Progress(dict(counts), sys.stdout, name, rounds, log) as progress:
             for node in nodes:
                 progress.expect(node.key, node.stage.name, node.round)
             with sites.running(site, folder, StoreMemoizer(shelf, _listener(shelf, progress)), progress.say):
@@ -104,8 +112,14 @@ def check_four_bits(nodes: Iterable[Node], site: sites.Site) -> None:
         four_bit.check(site.device if site.elsewhere else devices.pick(site.device))
 
 
-def launcher(shelf: store.Store, config: configuration.Run, site: sites.Site) -> Callable[[Node], Future]:
-    """Hands a task to the site, with what it has to know of this machine; its inputs were launched before it."""
+def launcher(
+    shelf: store.Store,
+    config: configuration.Run,
+    site: sites.Site,
+    ending: deadline.Deadline | None = None,
+    session: str = "",
+) -> Callable[[Node], Future]:
+    """Hands a task to the site, with what it has to know of this machine and this job; its inputs were launched before it."""
     from apps.platform import devices
 
     device = site.device if site.elsewhere or site.device == "cpu" else devices.pick(site.device)
@@ -120,13 +134,17 @@ def launcher(shelf: store.Store, config: configuration.Run, site: sites.Site) ->
         machine["places"] = places
         machine["launcher"] = site.launcher
         machine["checkpoint_minutes"] = site.checkpoint_minutes
+        machine["staging"] = str(site.staging or "")
         if node.lineage:
             machine["partial"] = str(shelf.root / stages.PARTIAL / node.lineage)
         machine["own_process"] = site.own_process or (label == "inference" and site.inference_slots > 1)
         machine["timeout_s"] = site.timeouts_s.get(label)
         machine["grace_s"] = site.grace_s
+        machine["session"] = session
+        machine |= ending.told(node) if ending else {}
         inputs = {name: [given.future for given in nodes] for name, nodes in node.inputs.items()}
-        return stages.launch(node.stage, node.key, shelf.root, node.options, machine, inputs)
+        order = node.number if label in site.ordered else None
+        return stages.launch(node.stage, node.key, shelf.root, node.options, machine, inputs, order)
 
     return launch
 
@@ -155,33 +173,45 @@ def _listener(shelf: store.Store, progress: Any) -> Callable[[str, str, str], No
     return listen
 
 
-def _await_all(plan: Plan) -> None:
-    """Returns when every task is done; raises the first fault's own exception, not that of a task that waited for it."""
+def _await_all(plan: Plan, ending: deadline.Deadline) -> bool:
+    """Returns when every task is over; False where the job's time did not suffice for all.
+
+    Raises the first fault's own exception, not that of a task that waited for it.
+    """
     from parsl.dataflow.errors import DependencyError
     from parsl.executors.errors import BadStateException
 
+    no_fault = (DependencyError, deadline.TooLate)
     futures = {node.future: node for node in plan.nodes.values()}
-    waiting = set(futures)
-    while waiting:
+    waiting, in_time = set(futures), True
+    while waiting and not ending.passed():
         done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_EXCEPTION)
-        failed = [f for f in done if f.exception() and not isinstance(f.exception(), DependencyError)]
+        in_time = in_time and not any(isinstance(f.exception(), deadline.TooLate) for f in done)
+        failed = [f for f in done if f.exception() and not isinstance(f.exception(), no_fault)]
         if failed:
             node, error = futures[failed[0]], failed[0].exception()
             if isinstance(error, (MeritError, BadStateException)):
                 raise MeritError(f"{node.stage.name}: {error}") from error
             raise error
+    return in_time and not waiting
 
 
 def first_fault(nodes: Iterable[Node]) -> BaseException | None:
-    """The fault of the first task that failed by itself, with its stage; None if none did. All of them are over."""
+    """The fault of the first task that failed by itself, with its stage; None if none did. All of them are over.
+
+    One that came too late for its job is no fault, and is given as it is where there is none.
+    """
     from parsl.dataflow.errors import DependencyError
 
+    late = None
     for node in nodes:
         error = node.future.exception()
-        if error is not None and not isinstance(error, DependencyError):
+        if isinstance(error, deadline.TooLate):
+            late = error
+        elif error is not None and not isinstance(error, DependencyError):
             kind = "" if isinstance(error, MeritError) else f"{type(error).__name__}: "
             return MeritError(f"{node.stage.name}: {kind}{error}")
-    return None
+    return late
 
 
 @contextmanager

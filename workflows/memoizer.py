@@ -15,6 +15,7 @@ from typing import Any
 
 from parsl.dataflow.memoization import Memoizer
 
+from apps.platform.deadline import TooLate
 from apps.records import Artifact, MeritError
 from workflows.store import Store
 
@@ -26,7 +27,8 @@ class Stopped(MeritError):
 class StoreMemoizer(Memoizer):
     """`counts[stage, event]` and `listen(stage, key, event)` follow the tasks, for the progress display.
 
-    Events: "found" in the store, "joined" to an identical task in flight, "begun", and then "made" or "failed".
+    Events: "found" in the store, "joined" to an identical task in flight, "begun", and then "made", "failed", or "late"
+    where the job's time did not suffice.
     `listen` is called from Parsl's threads and must be quick.
     """
 
@@ -71,7 +73,7 @@ class StoreMemoizer(Memoizer):
             future.set_result(r)
 
     def update_memo_exception(self, task: Any, e: BaseException) -> None:
-        for future in self._close(task, "failed"):
+        for future in self._close(task, "late" if isinstance(e, TooLate) else "failed"):
             future.set_exception(e)
 
     def count(self, event: str) -> int:

@@ -9,6 +9,7 @@ python workflows/run.py why RUN TASK                     where the credit comes 
 python workflows/run.py simulate --nodes 64,512          what a run would take, without running it
 python workflows/run.py datasets RUN --kind pairs --out FOLDER   its credit as data for other trainers
 python workflows/run.py export RUN --agent critic --merge --out FOLDER   a trained agent as a model
+python workflows/run.py preflight --site aurora          which nodes of this job are fit for it
 python workflows/run.py compare RUN RUN                  two runs on the same held-out tasks, with paired tests
 python workflows/run.py --manifest FILE                  a study: many runs as one DAG
 """
@@ -34,11 +35,11 @@ import typer
 from apps import leaf
 from apps.artifacts import FULL
 from apps.records import MeritError
-from workflows import ahead, look, sites
+from workflows import ahead, look, preflight, sites
 from workflows import config as configuration
 from workflows.plan import Plan
 
-COMMANDS = ("run", "list", "trace", "why", "datasets", "compare", "export", "simulate")
+COMMANDS = ("run", "list", "trace", "why", "datasets", "compare", "export", "simulate", "preflight")
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=False)
 
 
@@ -58,7 +59,7 @@ def find(name: str) -> ModuleType:
 
 @app.command(
     epilog="Other commands: list KIND · trace RUN TASK · why RUN TASK · datasets RUN · compare RUN RUN · export RUN · "
-    "simulate (each with --help). "
+    "simulate · preflight (each with --help). "
     "A run lives in runs/NAME; run the same command again to go on where it stopped."
 )
 def run(
@@ -123,7 +124,7 @@ def run(
     _print_result(folder)
 
 
-for command in (look.trace, look.why, look.datasets, look.compare, look.export, ahead.simulate):
+for command in (look.trace, look.why, look.datasets, look.compare, look.export, ahead.simulate, preflight.preflight):
     app.command()(command)
 
 
@@ -204,11 +205,18 @@ def _sweep(
 @contextmanager
 def _ending(command: str) -> Iterator[None]:
     """Whatever ends a run, the user is told how to go on."""
+    from workflows import deadline
+
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as stop:
         typer.echo(f"\nStopped. What is finished is kept; go on with:\n  {command}", err=True)
         raise typer.Exit(stop.code if isinstance(stop, SystemExit) else 130) from None
+    except deadline.OutOfTime as end:
+        typer.echo(f"\nStopped: {end}.", err=True)
+        if not end.job:
+            typer.echo(f"Go on with:\n  {command}", err=True)
+        raise typer.Exit(deadline.STATUS) from None
     except MeritError as error:
         typer.echo(f"error: {error}\nWhat is finished is kept; once it is mended, go on with:\n  {command}", err=True)
         raise typer.Exit(1) from None
@@ -269,7 +277,7 @@ def _print_result(folder: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Exit status: 0 done, 1 the run failed, 2 wrong input, 130 interrupted, 143 terminated."""
+    """Exit status: 0 done, 1 the run failed, 2 wrong input, 75 the batch job's time was up, 130 interrupted, 143 terminated."""
     if not arguments or arguments[0] not in COMMANDS:
         arguments = ["run", *arguments]
     try:

@@ -3,27 +3,51 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import IO, Any
 
 from apps import policies, stages
 from apps.platform import environment
 from apps.records import Artifact
+from workflows import batch, deadline
 from workflows import config as configuration
 from workflows.plan import Node, Plan
 
-SUMMARY = "summary.json"
+SUMMARY, LOG, JOBS = "summary.json", "log.txt", "jobs.txt"
 POLICIES = ("adapters", "models")  # folders with a folder for each agent that was trained
 BOOKKEEPING = shutil.ignore_patterns("manifest.json", stages.FACTS)  # of the store
 
 
 def described(workflow: ModuleType, place: Mapping[str, Any]) -> dict[str, Any]:
     """What `environment.json` says."""
-    return {"workflow": workflow.__name__.rpartition(".")[2], **place, **environment.describe()}
+    job = {"job": batch.here()} if batch.here() else {}
+    return {"workflow": workflow.__name__.rpartition(".")[2], **place, **job, **environment.describe()}
+
+
+@contextmanager
+def log(folder: Path) -> Iterator[IO[str]]:
+    """The run's own log, beside what it prints: a line for each thing that happens, also the warnings of this project."""
+    with open(folder / LOG, "a", encoding="utf-8") as stream:
+        job = f", job {batch.here()}" if batch.here() else ""
+        stream.write(
+            f"{datetime.now():%Y-%m-%d %H:%M:%S} begins: process {os.getpid()} on {socket.gethostname()}{job}\n"
+        )
+        stream.flush()
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        logging.getLogger("merit").addHandler(handler)
+        try:
+            yield stream
+        finally:
+            logging.getLogger("merit").removeHandler(handler)
 
 
 def begin(folder: Path, config: configuration.Run, described: Mapping[str, Any]) -> None:
@@ -31,6 +55,22 @@ def begin(folder: Path, config: configuration.Run, described: Mapping[str, Any])
     write(folder / "environment.json", json.dumps(described, indent=2) + "\n")
     write(folder / "config.yaml", configuration.dump(config))
     ended(folder, "running", None)
+    if described.get("job"):
+        note_job(folder, described["job"], "began")
+
+
+def note_job(folder: Path, job: str, what: str) -> None:
+    """Adds a line to the list of the batch jobs that carry this run out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / JOBS, "a", encoding="utf-8") as file:
+        file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {job} {what}\n")
+
+
+def jobs(folder: Path) -> list[str]:
+    """Their ids, each once, in the order in which they came."""
+    file = folder / JOBS
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return list(dict.fromkeys(line.split()[2] for line in lines if len(line.split()) > 2))
 
 
 def finish(folder: Path, config: configuration.Run, plan: Plan, found: Mapping[str, Artifact]) -> None:
@@ -86,7 +126,20 @@ def _keys(node: Node) -> dict[str, list[str]]:
     return {name: [given.key for given in nodes] for name, nodes in node.inputs.items()}
 
 
+def broken_off(folder: Path, error: BaseException) -> None:
+    """The end of a run that did not come to its own."""
+    if isinstance(error, deadline.OutOfTime):
+        if error.job:
+            note_job(folder, error.job, "submitted to go on")
+        return ended(folder, error.state, error)
+    stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
+    ended(folder, "stopped" if stopped else "failed", None if stopped else error)
+
+
 def ended(folder: Path, state: str, error: BaseException | None) -> None:
+    if state != "running":
+        with open(folder / LOG, "a", encoding="utf-8") as log:
+            log.write(f"{datetime.now():%H:%M:%S} {state}{f': {error}' if error is not None and str(error) else ''}\n")
     file = folder / SUMMARY
     summary = json.loads(file.read_text()) if state == "finished" and file.is_file() else {}
     summary["state"] = state

@@ -55,6 +55,9 @@ class Site:
     cores: str = ""  # of a node, a group for each rank of the launcher that binds them, as in "1-8:9-16"
     devices_per_node: int = 0  # accelerators that each node is to show; 0 = as many as most nodes have
     staging: Path | None = None  # a node-local folder for copies of models and adapters; None = they are read in place
+    capacity: int = 1  # cores, or devices, that tasks share: what the run's utilisation is of
+    unit: str = "cores"  # or "devices"
+    holds: Mapping[str, int] = field(default_factory=dict)  # devices that a task of an executor holds; empty for cores
     ordered: tuple[str, ...] = ()  # executors whose waiting tasks go by the `priority` in their resource specification
     elsewhere: bool = False  # the workers have a machine or an environment of their own: the driver asks for no device
     own_process: bool = False  # every task runs in a warm process beside its worker, so that it can be killed alone

@@ -13,7 +13,7 @@ from typing import Any
 from apps.evaluation import rung
 from apps.records import MeritError
 from workflows import config as configuration
-from workflows import live, run_folder, sites, store
+from workflows import deadline, live, references, run_folder, sites, store
 from workflows.plan import Node
 from workflows.sweep import Member, Study, out_after
 
@@ -35,18 +35,18 @@ def carry_out(study: Study, rungs: Sequence[Sequence[Member]], site: sites.Site,
     first = {node.key: node for member in rungs[0] for node in member.nodes()}
     live.check_ranks(first.values(), site)
     study.folder.mkdir(parents=True, exist_ok=True)
-    with store.lock(study.folder), live.terminable():
+    with store.lock(study.folder), live.terminable(), run_folder.log(study.folder) as log:
+        site, shelf = deadline.in_job(site), store.Store(study.store)
         described = run_folder.described(study.workflow, place)
         _begin(study, described)
-        shelf = store.Store(study.store)
+        ending = deadline.Deadline(site, shelf, first.values())
         try:
-            with live.at_work(first.values(), shelf, site, study.folder / ".parsl", study.name) as progress:
-                driver = _Driver(study, shelf, site, progress, described)
+            with live.at_work(first.values(), shelf, site, study.folder / ".parsl", study.name, log) as progress:
+                driver = _Driver(study, shelf, site, progress, described, ending)
                 with _told_to_all(driver):
                     ended = driver.rungs(rungs[0])
         except BaseException as error:
-            stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
-            run_folder.ended(study.folder, "stopped" if stopped else "failed", None if stopped else error)
+            run_folder.broken_off(study.folder, error)
             raise
         run_folder.ended(study.folder, "failed" if ended.faults else "finished", _told(ended))
     return ended
@@ -56,11 +56,20 @@ class _Driver:
     """What it takes to carry members out, and how they ended."""
 
     def __init__(
-        self, study: Study, shelf: store.Store, site: sites.Site, progress: Any, described: Mapping[str, Any]
+        self,
+        study: Study,
+        shelf: store.Store,
+        site: sites.Site,
+        progress: Any,
+        described: Mapping[str, Any],
+        ending: deadline.Deadline,
     ) -> None:
         self.study, self.shelf, self.site, self.progress, self.described = study, shelf, site, progress, described
+        self.ending = ending
         self.ended = Ended()
         self.active: list[Member] = []
+        self.late: list[Member] = []  # those for which the job's time does not suffice
+        self.own: list[Node] = []  # tasks of the study itself
 
     def rungs(self, members: Sequence[Member]) -> Ended:
         """Rung after rung, then the tables."""
@@ -72,21 +81,33 @@ class _Driver:
         return self.ended
 
     def together(self, members: Sequence[Member]) -> None:
-        """As many runs at the same time as the manifest allows; each is settled when it is done."""
+        """As many runs at the same time as the manifest allows; each is settled when it is done.
+
+        Raises OutOfTime where the batch job's time does not suffice for all of them.
+        """
         waiting, active = list(members), self.active
         at_once = self.study.sheet.manifest.at_once or len(waiting)
         while waiting or active:
             while waiting and len(active) < at_once:
                 active.append(waiting.pop(0))
                 self.start(active[-1])
-            for member in _over(active):
+            for member in _over(active, self.ending):
                 active.remove(member)
                 self.settle(member)
+            if self.ending.passed():
+                raise self.out_of_time()
+        if self.late:
+            raise self.out_of_time()
+
+    def out_of_time(self) -> deadline.OutOfTime:
+        nodes = [node for member in self.ended.members.values() for node in member.nodes()]
+        return self.ending.hand_on(nodes, self.progress.count("made"))
 
     def start(self, member: Member) -> None:
         """Hands over what is not at work already for another run."""
         self.folder(member).mkdir(exist_ok=True)
         run_folder.begin(self.folder(member), member.config, self.described)
+        references.keep(self.shelf.root, self.folder(member), member.nodes())
         self.launch(member.nodes(), member.config)
         self.ended.members[member.run.name] = member
 
@@ -94,15 +115,25 @@ class _Driver:
         launch: Callable | None = None
         for node in nodes:
             if node.future is None:
-                launch = launch or live.launcher(self.shelf, config, self.site)
+                launch = launch or live.launcher(self.shelf, config, self.site, self.ending)
                 self.progress.expect(node.key, node.stage.name, node.round)
                 node.future = launch(node)
+
+    def launch_own(self, node: Node, config: configuration.Run) -> None:
+        """A task of the study itself; returns when it is done."""
+        self.own.append(node)
+        references.keep(self.shelf.root, self.study.folder, self.own)
+        self.launch([node], config)
+        if isinstance(node.future.exception(), deadline.TooLate):
+            raise self.out_of_time()
 
     def settle(self, member: Member) -> None:
         """What a run leaves: its folder, or why it failed."""
         run, folder = member.run, self.folder(member)
         failed = live.first_fault(member.nodes())
-        if failed is not None:
+        if isinstance(failed, deadline.TooLate):
+            self.late.append(member)
+        elif failed is not None:
             self.ended.faults[run.name] = str(failed)
             run_folder.ended(folder, "failed", failed)
             self.progress.say(f"run {run.name} failed: {failed}")
@@ -116,7 +147,7 @@ class _Driver:
         if not members:
             return []
         node = self.study.decide(members, rounds)
-        self.launch([node], members[0].config)
+        self.launch_own(node, members[0].config)
         decision = rung.read(Path(node.future.result().path))
         out = [member for member in members if member.run.configuration not in decision["kept"]]
         self.ended.left_out |= {member.run.name: out_after(rounds) for member in out}
@@ -131,7 +162,7 @@ class _Driver:
         """The stage `sweep`, on all that there is of the runs, and its files in the study's folder."""
         ended = self.ended
         node = self.study.tables(list(ended.members.values()), ended.faults, ended.left_out)
-        self.launch([node], next(iter(ended.members.values())).config)
+        self.launch_own(node, next(iter(ended.members.values())).config)
         run_folder.copy(Path(node.future.result().path), self.study.folder)
         self.best(node)
 
@@ -150,11 +181,12 @@ class _Driver:
         return self.study.folder / member.run.name
 
 
-def _over(active: Sequence[Member]) -> list[Member]:
-    """Waits until a run is over; those that are."""
+def _over(active: Sequence[Member], ending: deadline.Deadline) -> list[Member]:
+    """Waits until a run is over; those that are. None where the job's time is up."""
     while True:
         pending = {m.run.name: {n.future for n in m.wanted if not n.future.done()} for m in active}
-        if over := [member for member in active if not pending[member.run.name]]:
+        over = [member for member in active if not pending[member.run.name]]
+        if over or ending.passed():
             return over
         wait(set().union(*pending.values()), timeout=TICK_S, return_when=FIRST_COMPLETED)
 
@@ -165,7 +197,7 @@ def _told_to_all(driver: _Driver) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for member in driver.active:
+        for member in (*driver.active, *driver.late):
             run_folder.ended(driver.folder(member), "stopped", None)
         raise
 

@@ -64,18 +64,21 @@ def run(
     threads: int = 1,
     env: Mapping[str, str] | None = None,
     timeout_s: float | None = None,
+    until: float | None = None,
+    grace_s: float = 0,
     **kwargs: Any,
 ) -> Any:
     """Calls `function(*args, **kwargs)` in a process of `pool` with these threads and environment; blocks, thread-safe.
 
-    The function is sent by name, so it has to be importable; arguments and result have to pickle. Raises what the
-    function raised, WorkerDied, or TimedOut.
+    The function is sent by name, so it has to be importable; arguments and result have to pickle. At `until` (seconds since
+    1970) the process is sent SIGTERM, and has `grace_s` to save and end. Raises what the function raised, WorkerDied, or
+    TimedOut.
     """
     request = pickle.dumps((_name(function), args, kwargs))
     setup = (pool, threads, tuple(sorted((env or {}).items())))
     worker = _take(setup)
     try:
-        well, value = worker.call(request, timeout_s)
+        well, value = worker.call(request, timeout_s, until, grace_s)
     except BaseException:  # also KeyboardInterrupt: the process is in an unknown state
         _discard(worker)
         raise
@@ -172,10 +175,16 @@ class Worker:
                 return True
         return False
 
-    def call(self, request: bytes, timeout_s: float | None) -> tuple[bool, Any]:
+    def call(
+        self, request: bytes, timeout_s: float | None, until: float | None = None, grace_s: float = 0
+    ) -> tuple[bool, Any]:
         self.busy = True
         try:
             self._connection.send_bytes(request)
+            left = None if until is None else max(0.0, until - time.time())
+            if left is not None and (timeout_s is None or left < timeout_s) and not self._connection.poll(left):
+                self.send(signal.SIGTERM)
+                timeout_s = grace_s
             if not self._connection.poll(timeout_s):
                 raise TimedOut(f"a worker process took longer than {timeout_s:g} s and was killed")
             return pickle.loads(self._connection.recv_bytes())

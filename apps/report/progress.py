@@ -1,4 +1,4 @@
-"""The live display of a run: one block that is kept up to date on a terminal, plain dated lines anywhere else.
+"""The live display of a run: one block that is kept up to date on a terminal, plain dated lines anywhere else and in its log.
 
 Lines come at most once a stage and round, when the stage is done there, and at least every 30 seconds. What is counted is in
 tally.py. Events come from Parsl's threads, so everything takes one lock.
@@ -22,7 +22,9 @@ NARROW = 60  # columns below which the block has no bars
 class Progress:
     """A context manager. `total`: tasks of the whole run by stage, as far as the plan knows them."""
 
-    def __init__(self, total: dict[str, int] | None, stream: IO[str], name: str = "", rounds: int = 0) -> None:
+    def __init__(
+        self, total: dict[str, int] | None, stream: IO[str], name: str = "", rounds: int = 0, log: IO[str] | None = None
+    ) -> None:
         self.tally, self.stream, self.name, self.rounds = Tally(total), stream, name, rounds
         self._lock = threading.RLock()
         self._began = self._spoke = time.monotonic()
@@ -30,13 +32,14 @@ class Progress:
         self._live = None
         if is_terminal(stream):
             self._live = self._open()
+        self._plain = [s for s in (None if self._live else stream, log) if s is not None]  # where lines go
         self._over = threading.Event()
         self._ticker: threading.Thread | None = None
 
     def __enter__(self):
         if self._live:
             self._live.start()
-        else:
+        if self._plain:
             self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
             self._ticker.start()
         return self
@@ -45,7 +48,7 @@ class Progress:
         self._over.set()
         if self._live:
             self._live.stop()
-        elif self._ticker:
+        if self._ticker:
             self._ticker.join()
             self._line(self.status())
 
@@ -60,17 +63,21 @@ class Progress:
             self.tally.event(stage, key, event, facts, time.monotonic())
             number = self.tally.places[key][1]
             done, of = self.tally.finished(stage, number)
-            if not self._live and done == of and (stage, number) not in self._reported:
+            if self._plain and done == of and (stage, number) not in self._reported:
                 self._reported.add((stage, number))
                 self._line(f"{self._round(number)}: {stage} {done}/{of}{self._news(stage)}")
         if event == "failed":
             self.say(f"{stage} failed ({self._round(number)})")
 
+    def count(self, event: str) -> int:
+        """How many tasks came to be by this event: found, joined or made."""
+        with self._lock:
+            return sum(how == event for how in self.tally.done.values())
+
     def say(self, text: str) -> None:
         """A line that stays."""
         if self._live:  # not under our lock: rich draws the block under its own, and the block takes ours
             self._console.print(text, markup=False, highlight=False)
-            return
         with self._lock:
             self._line(text)
 
@@ -105,8 +112,9 @@ class Progress:
 
     def _line(self, text: str) -> None:
         self._spoke = time.monotonic()
-        self.stream.write(f"{datetime.now():%H:%M:%S} {text}\n")
-        self.stream.flush()
+        for stream in self._plain:
+            stream.write(f"{datetime.now():%H:%M:%S} {text}\n")
+            stream.flush()
 
     def _tick(self) -> None:
         while not self._over.wait(max(0.05, self._spoke + EVERY_S - time.monotonic())):

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from apps import records
 from apps.platform import devices
-from workflows.sites import Site
+from workflows.sites import LABELS, Site
 
 
 class Options(records.Options):
@@ -25,9 +25,11 @@ class Options(records.Options):
     inference_slots: int = Field(
         0, ge=0, description="inference tasks at once, a model each; 0 = one a core, 4 at most"
     )
+    staging: str = Field("", description="folder for copies of models and adapters; default: they are read in place")
     checkpoint_minutes: float = Field(
         10, ge=0, description="between the checkpoints of a training task; 0 = at signals alone"
     )
+    margin_s: float = Field(120, ge=0, description="in a batch job: all work is over so many seconds before its end")
 
 
 def site(options: Options) -> Site:
@@ -37,14 +39,19 @@ def site(options: Options) -> Site:
         1 if accelerated else min(4, cores)
     )  # small models gain more from a second process than from a second thread
     training, inference = options.training_slots or usual, options.inference_slots or usual
+    weight = {"inference": max(1, cores // inference), "training": max(1, cores // training)}  # cores of a task
 
     def parsl(folder: Path, memoizer: Any) -> Any:
-        from parsl import Config, ThreadPoolExecutor
+        from parsl import Config
         from parsl.dataflow.dependency_resolvers import DEEP_DEPENDENCY_RESOLVER
 
+        from workflows.threads import Cores, Threads
+
         threads = {"inference": inference, "training": training, "cpu": cores, "network": 8}
+        weights = {label: 0 if accelerated else weight.get(label, 0) for label in threads}
+        shared = Cores(max([cores, *(threads[label] * weights[label] for label in threads)]), weights)
         return Config(
-            executors=[ThreadPoolExecutor(label=label, max_threads=n) for label, n in threads.items()],
+            executors=[Threads(label, n, shared) for label, n in threads.items()],
             memoizer=memoizer,
             dependency_resolver=DEEP_DEPENDENCY_RESOLVER,  # stages are given lists of futures
             run_dir=str(folder),
@@ -59,10 +66,16 @@ def site(options: Options) -> Site:
         name="local",
         parsl=parsl,
         device=options.device,
-        inference_threads=max(1, cores // inference),
+        inference_threads=weight["inference"],
         inference_slots=inference,
-        training_threads=max(1, cores // training),
+        training_threads=weight["training"],
         training_slots=training,
         launcher=("mpiexec", "-n", "{ranks}"),  # MPICH's, which comes with the extra `mpi`
         checkpoint_minutes=options.checkpoint_minutes,
+        staging=Path(options.staging).absolute() if options.staging else None,
+        capacity=1 if accelerated else cores,
+        unit="devices" if accelerated else "cores",
+        holds={"inference": 1, "training": 1} if accelerated else {},
+        ordered=LABELS,
+        margin_s=options.margin_s,
     )
