@@ -32,7 +32,7 @@ def pick(wanted: str = "auto") -> str:
     kind, _, index = wanted.partition(":")
     if kind not in there:
         raise MeritError(f"device {wanted!r} is not here; there is: {', '.join(there)} (or say 'auto')")
-    if index and index not in (known := [str(i) for i in range(_count(kind))]):
+    if index and index not in (known := [str(i) for i in range(count(kind))]):
         raise MeritError(f"device {wanted!r} is not here; of {kind} there is: {', '.join(known)}")
     return wanted
 
@@ -57,7 +57,7 @@ def of_rank(device: str, local_rank: int) -> str:
     """
     if device not in ("cuda", "xpu"):
         return device
-    there = _count(device)
+    there = count(device)
     if 1 < there <= local_rank:
         raise MeritError(
             f"rank {local_rank} of this node has no device: of {device} there are {there}; use fewer ranks a node"
@@ -121,7 +121,8 @@ def _quota(file: Path) -> int | None:
         return None
 
 
-def _count(kind: str) -> int:
+def count(kind: str) -> int:
+    """How many devices of a kind torch sees here."""
     import torch
 
     return getattr(torch, kind).device_count() if kind in ("cuda", "xpu", "mps") else 1

@@ -119,11 +119,11 @@ def test_gloo_is_here():
     [("cpu", 5, 1, "cpu"), ("cuda:1", 0, 4, "cuda:1"), ("xpu", 3, 12, "xpu:3"), ("xpu", 3, 1, "xpu:0")],
 )
 def test_a_rank_takes_its_own_device(monkeypatch, device, local_rank, there, expected):
-    monkeypatch.setattr(devices, "_count", lambda kind: there)
+    monkeypatch.setattr(devices, "count", lambda kind: there)
     assert devices.of_rank(device, local_rank) == expected
 
 
 def test_more_ranks_than_devices_are_refused(monkeypatch):
-    monkeypatch.setattr(devices, "_count", lambda kind: 2)
+    monkeypatch.setattr(devices, "count", lambda kind: 2)
     with pytest.raises(MeritError, match="rank 2 of this node has no device: of cuda there are 2"):
         devices.of_rank("cuda", 2)
