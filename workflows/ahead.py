@@ -30,14 +30,28 @@ def simulate(
     ] = "both",
     advise: Annotated[bool, typer.Option("--plan", help="suggest shard sizes and shares of nodes")] = False,
     config: Annotated[Path | None, typer.Option(help="a YAML file of settings; see workflows/configs/")] = None,
+    measured: Annotated[
+        str, typer.Option(metavar="RUN", help="predict from a finished local run: a name in runs/, or a folder")
+    ] = "",
+    site_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="with --measured: of the local site of the other run, such as cores=1"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="of failures and of how long tasks take")] = 0,
     out: Annotated[Path, typer.Option(help="folder for the table and the figure")] = Path("runs/simulation"),
 ) -> None:
-    """Says what a run would take on so many nodes: its plan is carried out by a simulation, no work is done."""
+    """Says what a run would take on so many nodes: its plan is carried out by a simulation, no work is done.
+
+    With --measured: what a run like a finished one would take on this machine, with other settings or another site.
+    """
     from workflows import post_train
     from workflows.simulation import forecast, times
     from workflows.simulation.placement import POLICIES
 
+    if measured:
+        return _from_run(measured, list(words or []), list(site_option or []), out)
+    if site_option:
+        raise MeritError("--site-option goes with --measured; numbers of nodes are told by --nodes")
     for name, given, known in (("overlap", overlap, ["0", "1"]), ("driver", driver, list(POLICIES))):
         if given not in (*known, "both"):
             raise MeritError(f"--{name} {given!r}: {', '.join(known)} or both is expected")
@@ -55,3 +69,16 @@ def simulate(
             typer.echo("\n".join(f"  {line}" for line in forecast.advice(told, count)))
     forecast.write(rows, out)
     typer.echo(f"\nTable and figure: {out}")
+
+
+def _from_run(run: str, words: list[str], site_option: list[str], out: Path) -> None:
+    """From a finished run to another one, on one machine."""
+    from workflows import post_train, sites
+    from workflows.simulation import again
+
+    of = again.read(run)
+    settings = configuration.load(post_train.Config, of.folder / "config.yaml", words)
+    options = {key: value for word in site_option for key, value in configuration.parse_word(word).items()}
+    site = sites.load("local", **options) if options else of.site
+    typer.echo("\n".join(again.lines(of, [*words, *site_option], again.predict(of, settings, site))))
+    typer.echo(f"\nIts stage times: {again.write(of, out)}")

@@ -27,6 +27,7 @@ class Node:
     inputs: Mapping[str, Sequence[Node]]
     round: int  # of the run, for the display; 0 = before the first
     lineage: str = ""  # the key but for how it is carried out: it goes on from what another such task has saved
+    number: int = 0  # in the plan: of tasks that wait for a worker the earlier one goes first
     future: Future | None = field(default=None, repr=False)
 
 
@@ -55,7 +56,7 @@ class Plan:
         node = self._within.get(key)
         if node is None:
             lineage = Store.key(stage.name, code, _what(stage, options), keys) if stage.carried_out else ""
-            node = self._within[key] = Node(stage, key, options, given, self.round, lineage)
+            node = self._within[key] = Node(stage, key, options, given, self.round, lineage, len(self._within))
             if self._launch:
                 node.future = self._launch(node)
         return self.nodes.setdefault(key, node)

@@ -17,14 +17,16 @@ def dag(config: Config, plan: Plan) -> dict[str, Node]:
     """Adds the whole run to `plan`, stage by stage; returns the nodes that the run's folder is made from."""
     steps = Steps(config, plan)
     untrained = steps.untrained()
-    before, shown = steps.tests(untrained), steps.show(untrained)
     standing = Standing(untrained, steps.validate(untrained))
     story = Story([standing.scores])
     for link in chain.links(config):
         standing = link.add(steps, standing, story)
     plan.round = 0
-    steps = steps.onward(standing)
-    report = steps.report(story, before, steps.tests(standing.team), shown, steps.show(standing.team))
+    trained = steps.onward(standing)
+    shown_after, after = trained.show(standing.team), trained.tests(standing.team)
+    # last in the plan: nobody waits for them, so they go where workers have nothing else to do
+    shown, before = steps.show(untrained), steps.tests(untrained)
+    report = trained.report(story, before, after, shown, shown_after)
     found = {"report": report, "team": standing.team, "untrained": untrained, "model": standing.base}
     found["scores"] = standing.scores
     return {name: node for name, node in found.items() if node}

@@ -30,9 +30,9 @@ def dumbbell(name: str, rows: Sequence[tuple[str, Value, Value]], xlabel: str) -
     for y, (_, before, after) in enumerate(rows):
         for shift, colour, marker, shown in ((-0.13, BEFORE, "o", before), (0.13, AFTER, "D", after)):
             _interval(axes, y + shift, shown, colour, marker)
-    _categories(axes, [label for label, *_ in rows])
+    categories(axes, [label for label, *_ in rows])
     axes.set_xlabel(xlabel)
-    _legend(axes, [("before", BEFORE, "o"), ("after", AFTER, "D")])
+    legend(axes, [("before", BEFORE, "o"), ("after", AFTER, "D")])
     return svg(figure, name)
 
 
@@ -45,9 +45,9 @@ def bars(name: str, rows: Sequence[tuple[str, Value, Value]], xlabel: str) -> st
                 axes.barh(y + shift, value, 0.32, color=colour, linewidth=0)
                 _whisker(axes, y + shift, shown)
     axes.axvline(0, color=INK, linewidth=0.8)
-    _categories(axes, [label for label, *_ in rows])
+    categories(axes, [label for label, *_ in rows])
     axes.set_xlabel(xlabel)
-    _legend(axes, [("before", BEFORE, "s"), ("after", AFTER, "s")])
+    legend(axes, [("before", BEFORE, "s"), ("after", AFTER, "s")])
     return svg(figure, name)
 
 
@@ -63,7 +63,7 @@ def validation(name: str, points: Sequence[Value], promoted: Sequence[bool]) -> 
         axes.plot(i, middle(point), "D" if k else "X", color=AFTER if k else BEFORE, markersize=6)
     _rounds(axes, range(len(points)))
     axes.set_ylabel("validation accuracy")
-    _legend(axes, [("in the team", AFTER, "D")] + ([("refused", BEFORE, "X")] if not all(promoted) else []))
+    legend(axes, [("in the team", AFTER, "D")] + ([("refused", BEFORE, "X")] if not all(promoted) else []))
     return svg(figure, name)
 
 
@@ -74,7 +74,7 @@ def over_seeds(name: str, rows: Sequence[tuple[str, Sequence[float], Value, bool
         colour = AFTER if marked else BEFORE
         axes.plot(values, [y] * len(values), "o", markerfacecolor="none", markeredgecolor=colour, markersize=4.5)
         _interval(axes, y, mean, colour, "D")
-    _categories(axes, [label for label, *_ in rows])
+    categories(axes, [label for label, *_ in rows])
     axes.set_xlabel(xlabel)
     return svg(figure, name)
 
@@ -92,7 +92,7 @@ def over_rounds(name: str, lines: Mapping[str, Sequence[Value]], ylabel: str, ze
     _rounds(axes, range(1, max(map(len, lines.values()), default=0) + 1))
     axes.set_ylabel(ylabel)
     if len(lines) > 1:
-        _legend(axes, [(role, AGENTS[k % len(AGENTS)], MARKERS[k % len(MARKERS)]) for k, role in enumerate(lines)])
+        legend(axes, [(role, AGENTS[k % len(AGENTS)], MARKERS[k % len(MARKERS)]) for k, role in enumerate(lines)])
     return svg(figure, name)
 
 
@@ -121,7 +121,7 @@ def seconds(name: str, by_stage: Mapping[str, float]) -> str:
         axes.annotate(
             f"{value:,.1f}", (value, y), (4, 0), textcoords="offset points", va="center", color=INK, fontsize=9
         )
-    _categories(axes, [stage for stage, _ in rows])
+    categories(axes, [stage for stage, _ in rows])
     axes.margins(x=0.15)
     axes.set_xlabel("seconds of work, tasks at the same time counted each")
     return svg(figure, name)
@@ -149,14 +149,19 @@ def svg(figure, name: str) -> str:
     return text.replace("<svg ", f'<svg role="img" aria-label="{name.replace("-", " ")}" ', 1)
 
 
-def _figure(height: float):
+def wide(height: float) -> Any:
+    """The axes of a figure as wide as the page."""
+    return _axes(height, 2 * WIDTH)[1]
+
+
+def _figure(height: float, width: float = WIDTH):
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(WIDTH, height), layout="constrained")
+    return Figure(figsize=(width, height), layout="constrained")
 
 
-def _axes(height: float):
-    figure = _figure(height)
+def _axes(height: float, width: float = WIDTH):
+    figure = _figure(height, width)
     axes = figure.add_subplot()
     _dress(axes)
     return figure, axes
@@ -172,7 +177,8 @@ def _dress(axes, grid: str = "both") -> None:
         label.set(color=INK, fontsize=9)
 
 
-def _categories(axes, labels: Sequence[str]) -> None:
+def categories(axes, labels: Sequence[str]) -> None:
+    """A row a label, from the top."""
     axes.grid(visible=False, axis="y")
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
@@ -185,7 +191,8 @@ def _rounds(axes, numbers: Sequence[int]) -> None:
     axes.set_xlim(min(numbers, default=0) - 0.3, max(numbers, default=1) + 0.3)
 
 
-def _legend(axes, entries: Sequence[tuple[str, str, str]]) -> None:
+def legend(axes, entries: Sequence[tuple[str, str, str]]) -> None:
+    """(label, colour, marker) above the axes."""
     from matplotlib.lines import Line2D
 
     marks = [Line2D([], [], color=c, marker=m, linestyle="", markersize=5, label=label) for label, c, m in entries]
