@@ -1,39 +1,21 @@
 """A run that is killed at any moment and started again ends in the very adapters of one that was left in peace.
 
-The real command with a tiny real model, in a copy of the sources, since a key holds the digest of the code.
+The real command with a tiny real model (tests/checkout.py).
 """
 
 from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
-import subprocess
-import sys
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from apps import artifacts
-from tests import models
+from tests.checkout import Checkout, adapters, made, told, wait_for, whole
 
-ROOT = Path(__file__).parents[1]
-PATIENCE_S = 300
-MARK = "MERIT_TEST_MARK"  # in the environment of a run and of whatever it starts
-VERIFIER = '''"""Right is what has an even number of letters: random models are right now and then, so there is credit to give."""
-from apps import records
-from apps.records import Verdict
-class Options(records.Options):
-    """Nothing to choose."""
-def verify(task, text, options):
-    return Verdict(float(len(text) % 2 == 0), text[:20] or None, "")
-def check_gold(task, options):
-    """Any answer will do."""
-'''
 SETTINGS = (
     "name=small", "rounds=2", "promotion.rule=always", "credit.repeats=1", "sampling.max_new_tokens=8",
     "tasks={name: arithmetic, levels: [2], train: 6, validation: 4, test: 4}",
@@ -43,58 +25,6 @@ SETTINGS = (
 )  # fmt: skip
 
 
-class Checkout:
-    """A copy of the sources with a model and a verifier."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        for part in ("apps", "workflows", "site"):
-            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "embedded"))
-        (folder / "even.py").write_text(VERIFIER)
-        models.make_model(folder / "model")
-        self.mark = uuid.uuid4().hex
-
-    def start(self, where: Path) -> subprocess.Popen[bytes]:
-        where.mkdir(exist_ok=True)
-        places = [f"model={self.folder / 'model'}", f"verifier.name={self.folder / 'even.py'}"]
-        places += [f"store={where / 'store'}", f"runs={where / 'runs'}"]
-        return subprocess.Popen(
-            [sys.executable, str(self.folder / "workflows" / "run.py"), *SETTINGS, *places],
-            cwd=where,
-            env={**os.environ, MARK: self.mark, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-            stdout=open(where / "output.txt", "wb"),
-            stderr=subprocess.STDOUT,
-        )
-
-    def finish(self, where: Path) -> None:
-        status = self.start(where).wait(PATIENCE_S)
-        assert status == 0, (where / "output.txt").read_text()[-3000:]
-
-    def alive(self) -> list[int]:
-        """The processes that a run of this checkout started, itself included."""
-        return [int(f.parent.name) for f in Path("/proc").glob("[0-9]*/environ") if self.mark.encode() in _bytes(f)]
-
-
-def _bytes(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError:  # it has ended, or is another user's
-        return b""
-
-
-def made(where: Path) -> dict[str, int]:
-    """Every finished artifact, and when it was written."""
-    files = (where / "store").glob(f"*/??/*/{artifacts.MANIFEST}")
-    return {f"{f.parts[-4]}/{f.parts[-2]}": f.stat().st_mtime_ns for f in files}
-
-
-def wait_for(ready, patience_s: float = PATIENCE_S) -> bool:
-    end = time.monotonic() + patience_s
-    while time.monotonic() < end and not ready():
-        time.sleep(0.02)
-    return bool(ready())
-
-
 def kill_at(checkout: Checkout, where: Path, more: int, delay_s: float) -> bool:
     """Starts the run and kills it `delay_s` after `more` further tasks are done; False where it ended before that."""
     goal = len(made(where)) + more
@@ -102,27 +32,15 @@ def kill_at(checkout: Checkout, where: Path, more: int, delay_s: float) -> bool:
     assert wait_for(lambda: run.poll() is not None or len(made(where)) >= goal)
     time.sleep(delay_s)
     ended = run.poll() is not None
-    assert not ended or run.returncode == 0, (where / "output.txt").read_text()[-3000:]
+    assert not ended or run.returncode == 0, told(where)[-3000:]
     run.send_signal(signal.SIGKILL)
     run.wait()
     return not ended
 
 
-def whole(where: Path) -> bool:
-    """Whatever bears its final name is complete."""
-    manifests = (where / "store").glob(f"*/??/*/{artifacts.MANIFEST}")
-    folders = [f for f in (where / "store").glob("*/??/*") if f.parts[-3] not in ("tmp", "damaged")]
-    return len(folders) == len(list(manifests)) and all(artifacts.check(f) is None for f in folders)
-
-
-def adapters(where: Path) -> dict[str, bytes]:
-    files = (where / "runs" / "small" / "adapters").glob("*/*.safetensors")
-    return {f"{f.parent.name}/{f.name}": f.read_bytes() for f in files}
-
-
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
-    found = Checkout(tmp_path_factory.mktemp("checkout"))
+    found = Checkout(tmp_path_factory.mktemp("checkout"), SETTINGS)
     yield found
     for pid in found.alive():  # only what a failed test left behind
         os.kill(pid, signal.SIGKILL)

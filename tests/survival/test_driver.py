@@ -1,0 +1,107 @@
+"""A driver that ends in any way leaves nothing at work, and the next one ends in the adapters of an undisturbed run.
+
+The real command with a tiny real model, on managers and workers of their own; the undisturbed run is the local site's.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.checkout import Checkout, adapters, made, told, wait_for, whole
+
+pytestmark = pytest.mark.slow
+SITE = Path(__file__).with_name("site_htex.py")
+CLUSTER = ("--site", str(SITE), "--site-option", "threads=cpu,network")
+SETTINGS = (
+    "name=small", "rounds=1", "promotion.rule=always", "sampling.max_new_tokens=8", "topology.name=single",
+    "credit.name=uniform", "tasks={name: arithmetic, levels: [2], train: 6, validation: 4, test: 4}",
+    "rollout={tasks: 4, samples: 4, shards: 4}", "training={step_rows: 2, epochs: 4, lora: {r: 2}}",
+    "evaluation={tasks: 2, samples: 1, validation_tasks: 2, validation_samples: 1, shards: 1, shown_tasks: 1}",
+)  # fmt: skip
+ENDED_S = 8  # in which workers elsewhere notice that their driver is gone, on a busy machine
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
+    found = Checkout(tmp_path_factory.mktemp("checkout"), SETTINGS)
+    yield found
+    for pid in found.alive():  # only what a failed test left behind
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("undisturbed")
+    checkout.finish(where)
+    assert len(adapters(where)) == 2
+    return where
+
+
+def at_work(checkout: Checkout, where: Path, more: int) -> subprocess.Popen[bytes]:
+    """The run, when it has done `more` further tasks."""
+    goal = len(made(where)) + more
+    run = checkout.start(where, *CLUSTER)
+    assert wait_for(lambda: run.poll() is not None or len(made(where)) >= goal)
+    assert run.poll() is None, told(where)
+    return run
+
+
+def kept(before: dict[str, int], where: Path) -> dict[str, int]:
+    assert before.items() <= made(where).items(), "a finished task was done again"
+    assert whole(where)
+    return made(where)
+
+
+def test_a_driver_that_ends_in_any_way_is_gone_on_with(checkout, undisturbed, tmp_path):
+    where = tmp_path / "run"
+    run = at_work(checkout, where, 2)
+    second = checkout.start(where, *CLUSTER)
+    assert second.wait(60) == 1
+    assert f"is in use by another run: process {run.pid} on " in told(where)  # whose output the first one's is now
+
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+    assert run.wait(60) == 130
+    assert wait_for(lambda: not checkout.alive(), ENDED_S), "processes outlived their run"
+    before = kept({}, where)
+
+    run = at_work(checkout, where, 2)
+    run.kill()
+    run.wait()
+    gone = time.monotonic()
+    run = at_work(checkout, where, 0)  # at once, beside whatever is still at work
+    group = {pid for pid in checkout.alive() if _started_before(pid, run.pid)}
+    assert wait_for(lambda: not group & set(checkout.alive()), ENDED_S), "workers outlived their driver"
+    print(f"the last orphan ended {time.monotonic() - gone:.1f} s after its driver")
+    before = kept(before, where)
+
+    goal = len(before) + 1
+    assert wait_for(lambda: run.poll() is not None or len(made(where)) >= goal)
+    run.terminate()
+    assert run.wait(60) == 143, told(where)
+    assert "What is finished is kept; go on with:" in told(where)
+    assert wait_for(lambda: not checkout.alive(), ENDED_S), "processes outlived their run"
+    before = kept(before, where)
+
+    checkout.finish(where, *CLUSTER)
+    kept(before, where)
+    assert adapters(where) == adapters(undisturbed)
+    assert made(where).keys() == made(undisturbed).keys()
+    assert wait_for(lambda: not checkout.alive(), ENDED_S)
+    assert not list((where / "store" / "tmp").glob("*")) and not (where / "store" / "damaged").exists()
+
+
+def _started_before(pid: int, driver: int) -> bool:
+    def began(number: int) -> int:
+        return int(Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[19])
+
+    try:
+        return began(pid) < began(driver)
+    except OSError:
+        return False
