@@ -122,6 +122,21 @@ def check_hint(config: PostTrain) -> None:
         )
 
 
+def check_overlap(config: PostTrain) -> None:
+    """MeritError where plays that are one policy behind would be taken for the trained policy's own."""
+    from apps.training.objectives import policy_gradient
+
+    name = config.objective["name"]
+    objective, options = leaf.find("training/objectives", name), leaf.options("training/objectives", config.objective)
+    needs = objective.needs(options) if hasattr(objective, "needs") else objective.NEEDS
+    if isinstance(options, policy_gradient.Reference) and "old" not in needs:
+        raise MeritError(
+            f"rollout.overlap=1 with objective.name={name}: a round's plays are one policy behind the one that is trained, and "
+            "nothing in it corrects that; set objective.truncation=2, take an objective with a ratio (grpo, ppo, cispo, …), or "
+            "rollout.overlap=0"
+        )
+
+
 def check_training(config: PostTrain) -> None:
     """MeritError for layers that one of the models has not, and for what training all weights cannot do."""
     lora, models = config.training.lora, {"model": config.model}

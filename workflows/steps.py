@@ -104,6 +104,8 @@ class Steps(Playing):
         `teacher` is a team for objectives that read a teacher's distributions.
         """
         config, agents, foreseen = self.config, list(agents), foreseen or {}
+        if config.rollout.overlap:
+            resolve.check_overlap(config)
         inputs = {"rollout": played, "grade": judged, "assign": credit, "policies": team, **foreseen}
         rows = self.add(
             stages.BATCH,

@@ -6,12 +6,12 @@ Only reading; what is made of it is in summary.py and health.py.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from apps import artifacts
+from apps import artifacts, policies
 from apps.credit import results
 from apps.inference import traces
 from apps.records import Credit, Graded, MeritError
@@ -64,6 +64,27 @@ def rounds(inputs: Inputs) -> list[Round]:
 def teams(r: Round) -> int:
     """How many teams played a round's tasks: more than one where guests from earlier rounds took part."""
     return len({tuple(artifacts.manifest(f)["record"]["inputs"].get("policies", ())) for f in r.rollout})
+
+
+def off_policy(r: Round, digests: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Who was trained in a round from other weights than those that spoke in it. `digests`: key of a team -> agent -> weights."""
+
+    def weights(folders: Iterable[Path], agent: str) -> set[str | None]:
+        return {digests.get(key, {}).get(agent) for folder in folders for key in _team(folder)}
+
+    trained = {agent: weights([folder], agent) for agent, folder in r.train.items()}
+    return [agent for agent, origin in trained.items() if origin and origin != weights(r.batch, agent)]
+
+
+def digests(folders: Sequence[Path]) -> dict[str, dict[str, str]]:
+    """Key of a team -> agent -> digest of its weights, for the teams among some folders."""
+    teams = [folder for folder in folders if (folder / policies.FILE).is_file()]
+    return {folder.name: {agent: row.digest for agent, row in policies.rows(folder).items()} for folder in teams}
+
+
+def _team(folder: Path) -> list[str]:
+    """The key of the team that an artifact was made from, if any."""
+    return list(artifacts.manifest(folder)["record"]["inputs"].get("policies", ()))
 
 
 def played(rollout: Sequence[Path], grade: Sequence[Path], assign: Sequence[Path]) -> Played:

@@ -19,7 +19,9 @@ accuracy, a difference or a credit, else the plays or the role's turns that a sh
                   left), change {difference, low, high, p} from the team that it began with, paired by task; else empty
     promotions    a decision each: round, agents (whose adapters were tried), promoted, difference, p, reason
     training      a round each: round, reward (mean score of its plays), agents (who was trained), teams (how many played: more
-                  than one where policies of earlier rounds took part)
+                  than one where policies of earlier rounds took part), off_policy (those of them that were trained from other
+                  weights than spoke), refused (of rounds that overlap: whose new weights of the round before were in
+                  training or on trial while this one was played, and were then refused: it stays the standing policy's own)
     seconds       stage: summed over the artifacts that went into the report (work, not waiting)
     tokens        sampled, trained
     health        role: a row a round, see health.py;   alarms: sentences, empty when all is well
@@ -41,7 +43,7 @@ from apps.evaluation import app as evaluation
 from apps.evaluation import statistics
 from apps.fidelity import gaming
 from apps.report import health
-from apps.report.rounds import Inputs, Played, facts, played, rounds, teams
+from apps.report.rounds import Inputs, Played, digests, facts, off_policy, played, rounds, teams
 
 FORMAT = 1
 SHOWN = ("show_before", "show_after")
@@ -70,8 +72,16 @@ def summarise(inputs: Inputs, options: Mapping[str, Any]) -> dict[str, Any]:
     rows = health.of_rounds(trained, plays, duties)
     validation = [{"round": i, **evaluation.read(f)["accuracy"]} for i, f in enumerate(inputs.get("validation", ()))]
     promotions = decisions(inputs.get("promote", ()), [r.train for r in trained])
+    overlap, weights = options["config"].get("rollout", {}).get("overlap", 0), digests(every(inputs))
     reward = [
-        {"round": r.number, "reward": _mean_score(p), "agents": list(r.train), "teams": teams(r)}
+        {
+            "round": r.number,
+            "reward": _mean_score(p),
+            "agents": list(r.train),
+            "teams": teams(r),
+            "off_policy": off_policy(r, weights),
+            "refused": refused(promotions, r.number - 1) if overlap else [],
+        }
         for r, p in zip(trained, plays, strict=True)
     ]
     found = {
@@ -126,6 +136,11 @@ def decisions(promote: Sequence[Path], trained: Sequence[Collection[str]]) -> li
         left -= set(fact["agents"])
         found.append({"round": number, **fact})
     return found
+
+
+def refused(promotions: Sequence[Mapping[str, Any]], number: int) -> list[str]:
+    """Whose new weights a round did not let in."""
+    return [agent for row in promotions if row["round"] == number and not row["promoted"] for agent in row["agents"]]
 
 
 def compare(before: Mapping[str, Any], after: Mapping[str, Any], mode: str) -> dict[str, Any]:

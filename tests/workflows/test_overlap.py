@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
+import pytest
+
+from apps.records import MeritError
 from workflows import post_train
 from workflows.config import validated
 from workflows.plan import Plan
@@ -37,3 +42,15 @@ def test_a_round_is_played_while_the_last_one_trains():
 
 def test_without_overlap_nothing_changes():
     assert planned().nodes.keys() == planned(overlap=0).nodes.keys()
+
+
+@pytest.mark.parametrize("objective, refused", [("reinforce", True), ("grpo", False), ("dpo", False), ("sft", False)])
+def test_what_one_policy_behind_has_to_be_corrected_for(objective, refused):
+    settings = {"rounds": 2, "rollout": {"overlap": 1}, "objective": {"name": objective}}
+    with pytest.raises(MeritError, match="nothing in it corrects that") if refused else nullcontext():
+        post_train.dag(validated(post_train.Config, settings), Plan())
+
+
+def test_reinforce_with_weights_for_who_sampled_may_be_one_policy_behind():
+    settings = {"rounds": 2, "rollout": {"overlap": 1}, "objective": {"name": "reinforce", "truncation": 2}}
+    assert post_train.dag(validated(post_train.Config, settings), Plan())
