@@ -58,7 +58,7 @@ def pools(
             label=label,
             provider=of.provider,
             address=address,
-            launch_cmd=f"cd {here} && {DEFAULT_LAUNCH_CMD}",
+            launch_cmd=f"env --chdir={here} {DEFAULT_LAUNCH_CMD}",
             interchange_launch_cmd=interchange(),
             max_workers_per_node=of.count,
             cores_per_worker=1e-3,  # or a node with few cores would have fewer workers
