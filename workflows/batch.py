@@ -29,6 +29,7 @@ class Job:
     status: int | None = None  # its exit status; None = it has none yet
     nodes: int | None = None
     comment: str = ""  # why it waits, in the batch system's words
+    output: str = ""  # the file with what it prints
     variables: tuple[str, ...] = ()  # the names of those that it was submitted with
     options: tuple[str, ...] = ()  # words for `submit` that ask for another like it
 

@@ -40,7 +40,7 @@ class Found:
 
 def clean(root: Path, runs: Path, remove: bool) -> Found:
     """Looks, and with `remove` takes away. Runs are those of the folder `runs`, and all that use this store elsewhere."""
-    with references.locked(root, fcntl.LOCK_EX):
+    with references.locked(root, fcntl.LOCK_EX if remove else fcntl.LOCK_SH):
         found = look(root, runs)
         for place in (p for places in found.places.values() for p in places) if remove else ():
             _remove(root, place)

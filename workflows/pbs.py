@@ -113,6 +113,7 @@ def _job(id: str, told: Mapping[str, Any]) -> Job:
         status=told.get("Exit_status"),
         nodes=resources.get("nodect"),
         comment=str(told.get("comment", "")),
+        output=str(told.get("Output_Path", "")).partition(":")[2],  # of HOST:PATH
         variables=tuple(name for name in variables if not name.startswith("PBS_")),
         options=tuple(word for option, value in asked if value for word in (option, str(value))),
     )

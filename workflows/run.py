@@ -10,6 +10,9 @@ python workflows/run.py simulate --nodes 64,512          what a run would take, 
 python workflows/run.py datasets RUN --kind pairs --out FOLDER   its credit as data for other trainers
 python workflows/run.py export RUN --agent critic --merge --out FOLDER   a trained agent as a model
 python workflows/run.py preflight --site aurora          which nodes of this job are fit for it
+python workflows/run.py init --site aurora               asks what a run needs, writes its configuration and its job
+python workflows/run.py status|tail|stop RUN             how a run stands, its log, its end; also from a login node
+python workflows/run.py store gc                         what of the store no run refers to
 python workflows/run.py compare RUN RUN                  two runs on the same held-out tasks, with paired tests
 python workflows/run.py --manifest FILE                  a study: many runs as one DAG
 """
@@ -35,11 +38,12 @@ import typer
 from apps import leaf
 from apps.artifacts import FULL
 from apps.records import MeritError
-from workflows import ahead, look, preflight, sites
+from workflows import ahead, first, look, preflight, sites, tidy, watch
 from workflows import config as configuration
 from workflows.plan import Plan
 
 COMMANDS = ("run", "list", "trace", "why", "datasets", "compare", "export", "simulate", "preflight")
+COMMANDS += ("init", "status", "tail", "stop", "store")
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=False)
 
 
@@ -59,7 +63,7 @@ def find(name: str) -> ModuleType:
 
 @app.command(
     epilog="Other commands: list KIND · trace RUN TASK · why RUN TASK · datasets RUN · compare RUN RUN · export RUN · "
-    "simulate · preflight (each with --help). "
+    "simulate · preflight · init · status RUN · tail RUN · stop RUN · store gc (each with --help). "
     "A run lives in runs/NAME; run the same command again to go on where it stopped."
 )
 def run(
@@ -124,8 +128,10 @@ def run(
     _print_result(folder)
 
 
-for command in (look.trace, look.why, look.datasets, look.compare, look.export, ahead.simulate, preflight.preflight):
+looking = (look.trace, look.why, look.datasets, look.compare, look.export, ahead.simulate)
+for command in (*looking, preflight.preflight, first.init, watch.status, watch.tail, watch.stop):
     app.command()(command)
+app.add_typer(tidy.store, name="store")
 
 
 @app.command("list")

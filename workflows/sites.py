@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from apps import leaf
+from apps import leaf, records
 from apps.platform import processes, tether
 from apps.records import MeritError
 
@@ -74,13 +74,14 @@ def names() -> list[str]:
     return sorted(file.parent.name for file in FOLDER.glob("*/config.py"))
 
 
+def options(name_or_path: str) -> type[records.Options]:
+    """What may be set of a site."""
+    return _offered(name_or_path)["Options"]
+
+
 def load(name_or_path: str, **options: Any) -> Site:
     """The site of that name, of that `config.py`, or of that folder with a `config.py`."""
-    file = _file(name_or_path)
-    offered = runpy.run_path(str(file))
-    missing = [name for name in ("Options", "site") if name not in offered]
-    if missing:
-        raise MeritError(f"site {file}: offers no {' and no '.join(missing)}; see {FOLDER / 'local' / 'config.py'}")
+    offered = _offered(name_or_path)
     try:
         chosen = offered["Options"](**options)
     except ValidationError as error:
@@ -151,6 +152,16 @@ def _give_up(task: Mapping[str, Any]) -> None:
         time.sleep(0.001)
     if task["exec_fu"] is not None:
         task["exec_fu"].cancel()
+
+
+def _offered(name_or_path: str) -> dict[str, Any]:
+    """What the file of a site defines."""
+    file = _file(name_or_path)
+    offered = runpy.run_path(str(file))
+    missing = [name for name in ("Options", "site") if name not in offered]
+    if missing:
+        raise MeritError(f"site {file}: offers no {' and no '.join(missing)}; see {FOLDER / 'local' / 'config.py'}")
+    return offered
 
 
 def _file(name_or_path: str) -> Path:

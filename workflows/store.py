@@ -75,6 +75,24 @@ def lock(folder: str | Path) -> Iterator[None]:
             _rewrite(file, "")
 
 
+def holder(folder: str | Path) -> dict[str, Any] | None:
+    """Who has a run's folder: pid, host, since. None where nobody does, as far as can be seen from this host.
+
+    A driver of this host that was killed has let go. One of another host is believed: not every file system tells its locks.
+    """
+    try:
+        with open(Path(folder) / ".lock", encoding="utf-8") as file:
+            found = json.loads(file.read() or "null")
+            if found and found["host"] == socket.gethostname():
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # nobody has it
+                return None
+            return found
+    except BlockingIOError:
+        return found
+    except (OSError, ValueError):  # no run was here, or it is being written
+        return None
+
+
 def _acquire(file: Any, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

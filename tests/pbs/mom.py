@@ -133,20 +133,18 @@ def over(job: str, status: int) -> None:
     found = server.change(job, job_state="E")
     spooled = server.root() / "jobs" / f"{job}.OU"
     if spooled.is_file():
-        Path(destination(job, found)).write_bytes(spooled.read_bytes())
+        Path(destination(found)).write_bytes(spooled.read_bytes())
         spooled.unlink()
     server.change(job, job_state="F", Exit_status=status, mtime=time.time())
 
 
 def output(job: str, found: dict[str, Any]) -> str:
     """Where it writes: a spool file until the end, or (`-k` with `d`) at once where the user looks."""
-    return destination(job, found) if "d" in found["Keep_Files"] else str(server.root() / "jobs" / f"{job}.OU")
+    return destination(found) if "d" in found["Keep_Files"] else str(server.root() / "jobs" / f"{job}.OU")
 
 
-def destination(job: str, found: dict[str, Any]) -> str:
-    folder, name = found["Variable_List"]["PBS_O_WORKDIR"], f"{found['Job_Name']}.o{job.split('.')[0]}"
-    given = Path(folder, found["Output_Path"].partition(":")[2] or found["Output_Path"])
-    return str(given / name if given.is_dir() else given)
+def destination(found: dict[str, Any]) -> str:
+    return found["Output_Path"].partition(":")[2]
 
 
 def session(leader: int) -> list[int]:

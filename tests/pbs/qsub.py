@@ -31,6 +31,8 @@ def main(arguments: list[str]) -> None:
     with server.locked():
         checked(attributes)
         job = f"{number()}.{server.settings()['name']}"
+        if Path(attributes["Output_Path"].partition(":")[2]).is_dir():
+            attributes["Output_Path"] += f"/{attributes['Job_Name']}.o{job.split('.')[0]}"
         (server.root() / "jobs" / f"{job}.SC").write_text(script)
         (server.root() / "jobs" / f"{job}.SC").chmod(0o700)
         server.write(job, attributes)
@@ -90,7 +92,7 @@ def described(asked: dict[str, Any], name: str, arguments: list[str]) -> dict[st
         "Job_Name": called, "Job_Owner": f"user@{settings['name']}", "job_state": "H" if depend else "Q",
         "queue": queue, "server": settings["name"], "ctime": now, "qtime": now, "mtime": now,
         "Account_Name": asked.get("A", ""), "Join_Path": asked.get("j", "n"), "Keep_Files": asked.get("k", "n"),
-        "Output_Path": asked.get("o", ""), "Error_Path": asked.get("e", ""), "Resource_List": resources,
+        "Output_Path": f"{settings['name']}:{Path(os.getcwd(), asked.get('o', ''))}", "Error_Path": asked.get("e", ""), "Resource_List": resources,
         "depend": depend, "Variable_List": {**outside, **variables(asked.get("v", ""))},
         "Submit_arguments": " ".join(arguments),
     }  # fmt: skip
