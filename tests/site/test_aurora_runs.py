@@ -1,0 +1,85 @@
+"""Whole runs on Aurora's site, hosts that are names, with real pools, ranks and jobs: as on the laptop, and nothing is left."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from apps.platform import work
+from apps.training import policy
+from tests import command
+from tests.site import here
+
+pytestmark = pytest.mark.slow
+SMALL = ("tasks={name: arithmetic, train: 40, validation: 20, test: 20}", "credit.name=uniform")
+PLAYS = "evaluation={tasks: 4, samples: 1, validation_tasks: 4, validation_samples: 1, shown_tasks: 1, shards: 1}"
+OVERLAP = (
+    "rounds=2",
+    "rollout={tasks: 4, samples: 4, plan: independent, overlap: 1, shards: 1}",
+    "promotion.rule=always",
+)
+RANKS = (
+    "topology.name=single",
+    "sampling.max_new_tokens=8",
+    "training={parallel: ddp, ranks: 2, epochs: 1, step_rows: 8}",
+)
+
+
+def calls(job: Path) -> list[dict]:
+    """Of mpiexec."""
+    return [json.loads(line) for line in (job / "mpiexec.jsonl").read_text().splitlines()]
+
+
+def artifacts_of(folder: Path, stage: str) -> list[tuple[dict, work.Work]]:
+    found = [json.loads(file.read_text()) for file in (folder / "store" / stage).glob("*/*/manifest.json")]
+    return [(one["record"], work.of(one)) for one in found]
+
+
+def working_for(mark: str) -> list[str]:
+    """Processes whose environment holds `mark`."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if mark.encode() in file.read_bytes():
+                found.append((file.parent / "cmdline").read_text().replace("\0", " "))
+        except OSError:  # it has ended
+            continue
+    return found
+
+
+def test_three_hosts_come_to_what_the_laptop_comes_to(tmp_path):
+    here_, there = tmp_path / "here", tmp_path / "there"
+    here_.mkdir()
+    there.mkdir()
+    job = tmp_path / "job"
+    ended = command.run(there, *here.site_options(), *command.SMALL, "name=a", **here.environment(job))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert command.run(here_, "--site-option", "cores=1", *command.SMALL, "name=a").returncode == 0
+    same = ("accuracy", "credit", "roles", "metrics", "validation")
+    found, expected = (json.loads((f / "runs" / "a" / "summary.json").read_text()) for f in (there, here_))
+    assert {name: found[name] for name in same} == {name: expected[name] for name in same}
+    (call,) = calls(job)
+    assert call["hosts"] == ["x2", "x3"]
+    assert sorted(path.name for path in there.iterdir()) == ["runs", "store"], "the folder of the user stays clean"
+    assert not (there / "runs" / "a" / "parsl").exists() and not working_for(str(job))
+
+
+def test_a_round_is_played_while_the_last_one_trains_on_ranks_of_its_own_nodes(tiny_model, tmp_path):
+    job = tmp_path / "job"
+    words = (*SMALL, PLAYS, *OVERLAP, *RANKS, f"model={tiny_model}", "name=a")
+    ended = command.run(tmp_path, *here.site_options(slot_nodes=2), *words, **here.environment(job))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    pool, *ranks = calls(job)
+    assert pool["hosts"] == ["x3"] and [call["hosts"] for call in ranks] == [["x1", "x2"]] * 2
+    first, second = sorted((done for _, done in artifacts_of(tmp_path, "train")), key=lambda done: done.began)
+    plays = {record["options"]["seed"]: done for record, done in artifacts_of(tmp_path, "rollout")}
+    assert plays["0/train/2"].ended < first.ended < second.began  # it was not waited for, but for its weights
+    folder = tmp_path / "runs" / "a"
+    rounds = json.loads((folder / "summary.json").read_text())["training"]
+    assert [row["off_policy"] for row in rounds] == [[], ["solver"]]
+    assert "Round 2:" in (folder / "report.html").read_text() and "(off-policy)" in (folder / "report.html").read_text()
+    assert (folder / "adapters" / "solver" / policy.ADAPTER).is_file() and not working_for(str(job))
+    assert Path(f"/tmp/merit-{os.getuid()}/ranks/1.log").is_file()
