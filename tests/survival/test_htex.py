@@ -5,89 +5,34 @@ One cluster of two managers serves all tests, so their order is that of growing 
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import signal
-import time
 from collections.abc import Iterator
-from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from apps import artifacts, stages
+from apps import artifacts
 from apps.records import MeritError
 from tests.platform.test_processes import gone
 from tests.survival import trouble
-from workflows import live, retries, sites, store
+from tests.survival.cluster import PATIENCE_S, Cluster, at_work, facts, value
+from workflows import retries
 
 pytestmark = pytest.mark.slow
-PATIENCE_S = 90
-
-
-@dataclass
-class Cluster:
-    """Executors at work, with the store that they fill and what the run's log says."""
-
-    shelf: store.Store
-    said: io.StringIO
-    folder: Path  # of the test
-
-    def launch(
-        self, number: int, *troubles: str, needs: list[Future] = (), machine: dict | None = None, **options: Any
-    ):
-        """A task; each of the troubles may befall one of its attempts."""
-        for name in troubles:
-            (self.folder / name).touch()
-        options |= {"number": number, "folder": str(self.folder), "troubles": troubles}
-        key = store.Store.key("effort", str(self.folder), options, [])
-        machine = {"own_process": True, **(machine or {})}
-        return stages.launch(trouble.EFFORT, key, self.shelf.root, options, machine, {"needs": list(needs)})
-
-    def waiting(self) -> list[int]:
-        """The processes of a task that waits for the test: its own, its worker's, its manager's."""
-        file = self.folder / "waiting"
-        assert wait_for(file.exists)
-        return [int(word) for word in file.read_text().split()]
-
-    def attempts(self, number: int) -> int:
-        return len(trouble.attempts(self.folder, number))
-
-
-def wait_for(ready, patience_s: float = PATIENCE_S) -> bool:
-    end = time.monotonic() + patience_s
-    while time.monotonic() < end and not ready():
-        time.sleep(0.02)
-    return bool(ready())
-
-
-def value(future: Future) -> int:
-    return int((Path(future.result(PATIENCE_S).path) / "sum.txt").read_text())
-
-
-def facts(future: Future) -> dict[str, Any]:
-    return stages.facts_of(future.result(PATIENCE_S))
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    folder, said = tmp_path_factory.mktemp("htex"), io.StringIO()
-    file = Path(__file__).with_name("site_htex.py")
-    site = sites.load(str(file), threads="inference,training,network", managers=2, workers=1, heartbeat_s=1)
-    shelf = store.Store(folder / "store")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(retries, "FIRST_S", 0.2)
-        with contextlib.redirect_stdout(said), live.at_work([], shelf, site, folder / "parsl", "survival"):
-            yield Cluster(shelf, said, folder)
+        with at_work(tmp_path_factory.mktemp("htex"), managers=2, workers=1, heartbeat_s=1) as found:
+            yield found
 
 
 @pytest.fixture
 def cluster(running: Cluster, tmp_path: Path) -> Cluster:
-    running.said.truncate(running.said.seek(0))
-    return Cluster(running.shelf, running.said, tmp_path)
+    return running.of_test(tmp_path)
 
 
 def test_a_process_that_is_killed_in_the_middle_is_started_again(cluster):
@@ -147,11 +92,7 @@ def test_an_input_that_is_damaged_while_the_run_goes_on_is_made_again(cluster, d
 
 
 def test_ranks_of_which_one_is_killed_are_started_again(cluster):
-    (cluster.folder / "die").touch()
-    machine = {"own_process": True}
-    key = store.Store.key("ranks", str(cluster.folder), {}, [])
-    task = stages.launch(trouble.RANKS, key, cluster.shelf.root, {"folder": str(cluster.folder)}, machine, {})
-    assert facts(task)["sum"] == 6
+    assert facts(cluster.launch(15, "die", stage=trouble.RANKS))["sum"] == 6
     assert "tried again in 0.2 s (1 of 2)" in cluster.said.getvalue()
 
 

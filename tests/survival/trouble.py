@@ -30,7 +30,7 @@ def effort(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str
         file.write(f"{platform.node()} {os.getpid()}\n")
     for name in options.get("troubles", ()):
         if claimed(folder / name):
-            TROUBLES[name.partition("-")[0]](folder, options)
+            TROUBLES[name.partition("-")[0]](folder / name, options)
     time.sleep(options.get("seconds", 0))
     before = sum(int((place / "sum.txt").read_text()) for places in inputs.values() for place in places)
     (out / "sum.txt").write_text(str(before + options["number"]))
@@ -50,43 +50,43 @@ def attempts(folder: Path, number: int) -> list[str]:
     return file.read_text().split("\n")[:-1] if file.is_file() else []
 
 
-def hang(folder: Path, options: Mapping[str, Any]) -> None:
+def hang(file: Path, options: Mapping[str, Any]) -> None:
     """With a process of its own, that hangs too."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    (folder / "hung").write_text(f"{os.getpid()} {child.pid}")
+    (file.parent / "hung").write_text(f"{os.getpid()} {child.pid}")
     time.sleep(600)
 
 
-def die(folder: Path, options: Mapping[str, Any]) -> None:
+def die(file: Path, options: Mapping[str, Any]) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def wait(folder: Path, options: Mapping[str, Any]) -> None:
+def wait(file: Path, options: Mapping[str, Any]) -> None:
     """Until the test says that it may go on; the worker is its parent, and that one's the manager."""
     worker = os.getppid()
     manager = int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])
-    aside = folder / "waiting.part"
+    aside = file.with_name("waiting.part")
     aside.write_text(f"{os.getpid()} {worker} {manager}")
-    aside.rename(folder / "waiting")
-    while not (folder / "go").exists():
+    aside.rename(file.with_name("waiting"))
+    while not file.with_name("go").exists():
         time.sleep(0.02)
 
 
-def refuse(folder: Path, options: Mapping[str, Any]) -> None:
+def refuse(file: Path, options: Mapping[str, Any]) -> None:
     raise MeritError("the rows are of another tokenizer")
 
 
-def fill(folder: Path, options: Mapping[str, Any]) -> None:
+def fill(file: Path, options: Mapping[str, Any]) -> None:
     """As if memory did not suffice for so many rows at once."""
-    (folder / "fill").touch()
+    file.touch()
     if options["engine"]["rows"] > 32:
         raise MemoryError("Unable to allocate 7 TiB")
 
 
-def spoil(folder: Path, options: Mapping[str, Any]) -> None:
+def spoil(file: Path, options: Mapping[str, Any]) -> None:
     """This node cannot work, whoever asks."""
-    (folder / "spoil").touch()
-    if platform.node() == (folder / "bad_host").read_text():
+    file.touch()
+    if platform.node() == file.with_name("bad_host").read_text():
         raise OSError(116, "Stale file handle")
 
 
