@@ -11,6 +11,7 @@ import pytest
 from apps.platform import work
 from apps.training import policy
 from tests import command
+from tests.pbs.cluster import Cluster
 from tests.site import here
 
 pytestmark = pytest.mark.slow
@@ -83,3 +84,21 @@ def test_a_round_is_played_while_the_last_one_trains_on_ranks_of_its_own_nodes(t
     assert "Round 2:" in (folder / "report.html").read_text() and "(off-policy)" in (folder / "report.html").read_text()
     assert (folder / "adapters" / "solver" / policy.ADAPTER).is_file() and not working_for(str(job))
     assert Path(f"/tmp/merit-{os.getuid()}/ranks/1.log").is_file()
+
+
+def test_from_a_login_node_blocks_come_as_jobs_and_go(tmp_path):
+    """One run through PBS: the pool of inference is a job of two nodes, and none is left."""
+    job = tmp_path / "job"
+    shell = {name: value for name, value in here.environment(job).items() if name not in ("PATH", "PBS_NODEFILE")}
+    shell["MERIT_MPIEXEC"] = str(job / "mpiexec")
+    profile = "export " + " ".join(f"{name}='{value}'" for name, value in shell.items())
+    with Cluster(tmp_path / "pbs", ("x1", "x2", "x3"), profile=profile) as pbs:
+        options = here.site_options(account="mine", queue="capacity", nodes=2, walltime="00:30:00")
+        words = (*options, *command.SMALL, "name=a")
+        ended = pbs.run(*command.COMMAND, *words, folder=tmp_path, **shell, OMP_NUM_THREADS="1", COLUMNS="200")
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        (only,) = (pbs.job(name) for name in pbs.jobs())
+        assert (only["queue"], only["Account_Name"], int(only["Resource_List"]["nodect"])) == ("capacity", "mine", 2)
+        assert pbs.wait(pbs.jobs()[0])["job_state"] == "F"
+        assert len(calls(job)) == 1 and len(calls(job)[0]["hosts"]) == 2
+    assert json.loads((tmp_path / "runs" / "a" / "summary.json").read_text())["state"] == "finished"
