@@ -174,6 +174,48 @@ def test_the_same_again_makes_nothing(finished):
     assert summary(finished) == told
 
 
+def test_a_run_tells_how_busy_it_kept_the_cores(finished):
+    use, folder = summary(finished)["use"], finished / "runs" / "post_train"
+    told = json.loads((folder / "work.json").read_text())
+    made = len(json.loads((folder / "artifacts.json").read_text()))
+    assert len(told["tasks"]) == made and use["unit"] == "cores" and 0 < use["share"] <= 1
+    assert use["busy_s"] == pytest.approx(sum(task["cpu_s"] for task in told["tasks"]))
+    page = (folder / "report.html").read_text()
+    assert 'id="figure-timeline"' in page and f"{made} tasks made" in page
+
+
+def test_from_a_finished_run_another_ones_time_is_told(finished):
+    ended = run(
+        finished,
+        "simulate",
+        "--measured",
+        "post_train",
+        "--out",
+        "ahead",
+        "rollout.shards=4",
+        "--site-option",
+        "cores=1",
+    )
+    assert ended.returncode == 0, ended.stderr
+    seconds = dict(re.findall(r"^(measured|predicted) .*: ([\d.]+) s, ", ended.stdout, re.M))
+    assert float(seconds["predicted"]) > 0 and float(seconds["measured"]) > 0
+    ended = run(
+        finished,
+        "simulate",
+        "--stage-times",
+        "ahead/stage_times.yaml",
+        "--nodes",
+        "1",
+        "--driver",
+        "best",
+        "--out",
+        "ahead",
+    )
+    assert ended.returncode == 0 and "measured: post_train" in ended.stdout
+    complains(run(finished, "simulate", "--measured", "nothing"), "no finished run")
+    complains(run(finished, "simulate", "--site-option", "cores=1"), "goes with --measured")
+
+
 def test_another_credit_method_shares_the_rollouts(finished):
     table = counts(run(finished, *SMALL, "credit.name=uniform", "--dry-run").stdout)
     assert table["rollout"][0] == table["rollout"][1]

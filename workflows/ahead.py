@@ -59,14 +59,14 @@ def simulate(
     settings = configuration.load(post_train.Config, config, list(words or []))
     rows = []
     typer.echo(f"Stage times: {told.what}\n{forecast.heading()}")
-    for count in forecast.numbers(nodes) if nodes else forecast.NODES:
-        for who in POLICIES if driver == "both" else (driver,):
-            for policy in (0, 1) if overlap == "both" else (int(overlap),):
-                found = forecast.best(settings, told, count, policy, POLICIES[who], seed)
-                rows.append(forecast.row(who, policy, found))
-                typer.echo(forecast.line(rows[-1]))
-        if advise:
-            typer.echo("\n".join(f"  {line}" for line in forecast.advice(told, count)))
+    counts = forecast.numbers(nodes) if nodes else forecast.NODES
+    drivers = list(POLICIES) if driver == "both" else [driver]
+    overlaps = (0, 1) if overlap == "both" else (int(overlap),)
+    for row in forecast.rows(settings, told, counts, drivers, overlaps, seed):
+        rows.append(row)
+        typer.echo(forecast.line(row))
+    if advise:
+        typer.echo("\n".join(line for count in counts for line in forecast.advice(told, count, rows)))
     forecast.write(rows, out)
     typer.echo(f"\nTable and figure: {out}")
 

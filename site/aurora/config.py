@@ -133,6 +133,10 @@ def site(options: Options) -> Site:
         own_process=True,
         timeouts_s=dict(options.timeouts_s),
         retries=options.retries,
+        capacity=nodes * options.tiles,
+        unit="devices",
+        holds={"inference": options.tensor_parallel, "training": options.tiles * options.slot_nodes},
+        ordered=("inference", "training", "cpu"),
         **{"batch": pbs.PBS(), **(pbs.around() if inside else {})},
     )
 

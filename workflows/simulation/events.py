@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from bisect import insort
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +22,7 @@ from workflows.simulation.placement import BEST, Nodes, Policy
 from workflows.simulation.result import Result
 from workflows.simulation.shape import Group
 from workflows.simulation.times import Times
+from workflows.simulation.waiting import Waiting
 
 DRAWS = 1 << 14
 
@@ -64,34 +63,13 @@ class Simulation:
         self.rng, self.draws = np.random.default_rng(seed), iter(())
         self.now, self.jobs, self.failures = 0.0, 0, 0
         self.overdue, self.late = (math.exp(n * times.spread) for n in (policy.overdue, policy.late))
-        self._wire()
-        self.ready: dict[str, list[int]] = {}  # groups with tasks that wait, in the plan's order
-        self.waiting: list[deque[int]] = [deque() for _ in groups]
+        self.queue = Waiting(groups)
+        self.feeders = self.queue.feeders
+        self.medians = [times.seconds(group.stage, group.kind) for group in groups]  # not of training
         self.sums = dict.fromkeys(("offered", "busy", "lost", "loading", "dead", "lent", "ending"), 0.0)
 
-    def _wire(self) -> None:
-        """Who waits for whom."""
-        groups = self.groups
-        self.after: list[list[tuple[int, bool]]] = [[] for _ in groups]
-        for number, group in enumerate(groups):
-            for need in group.needs:
-                self.after[need.group].append((number, need.each))
-        self.whole_left = [sum(not need.each for need in group.needs) for group in groups]
-        self.each_left = [[sum(need.each for need in group.needs)] * group.count for group in groups]
-        self.medians = [self.times.seconds(group.stage, group.kind) for group in groups]  # not of training
-        self.left, self.unbegun = [[group.count for group in groups] for _ in range(2)]
-        self.over = [bytearray(group.count) for group in groups]
-        self.feeders = {n: _feeders(groups, n) for n, group in enumerate(groups) if group.label == "training"}
-        self.hungry: list[list[int]] = [[] for _ in groups]  # training groups that a group feeds
-        for number, fed in self.feeders.items():
-            for other in fed:
-                self.hungry[other].append(number)
-
     def run(self) -> Result:
-        for number, group in enumerate(self.groups):
-            if not group.needs:
-                self._wait(number, range(group.count))
-        while any(self.left):
+        while self.queue.anything_left():
             self._allocation()
         node_hours = self.sums["offered"] / self.times.tiles / 3600
         return Result(
@@ -122,14 +100,14 @@ class Simulation:
             what(of)
         self.sums["offered"] += (self.now - start) * self.nodes * times.tiles
         self.sums["dead"] += sum(self.now - since for since in self.place.gone.values()) * times.tiles
-        if self.now == start and any(self.left):
+        if self.now == start and self.queue.anything_left():
             raise MeritError(
                 f"no task fits into a job of {times.job_hours} hours; give longer jobs (job_hours), or smaller shards"
             )
 
     def _count_idle(self, passed: float) -> None:
         self.sums["lent"] += self.place.lent_idle * passed
-        if self.ready.get("inference"):  # something waits, and does not fit
+        if self.queue.ready.get("inference"):  # something waits, and does not fit
             self.sums["ending"] += self.place.open_idle * passed
 
     def _cut(self) -> None:
@@ -141,12 +119,12 @@ class Simulation:
         unnoticed = [task for _, _, what, task in self.events if what == self._notice]
         self.running.clear()
         for place in sorted({(task.group, task.index) for task in (*cut, *unnoticed)}):
-            self._wait_again(*place)
+            self._again(*place)
 
     def _interrupt(self, task: Task) -> None:
         """At a job's end training keeps what it has done; anything else is lost."""
         ran = self.now - task.start
-        if self.groups[task.group].label != "training":
+        if task.group not in self.feeders:
             self.sums["lost"] += ran * task.tiles
             return
         worked = max(0.0, ran - task.loading)
@@ -155,17 +133,10 @@ class Simulation:
         done = self.trained.get((task.group, task.index), 0.0)
         self.trained[task.group, task.index] = done + (1 - done) * min(1.0, worked / task.seconds)
 
-    def _wait(self, group: int, indices: Iterable[int]) -> None:
-        if not self.waiting[group]:
-            insort(self.ready.setdefault(self.groups[group].label, []), group)
-        self.waiting[group].extend(indices)
-
-    def _wait_again(self, group: int, index: int) -> None:
-        """Unless it is done, or waits already."""
-        alive = any(task in self.running for task in self.copies.get((group, index), ()))
-        if not self.over[group][index] and index not in self.waiting[group] and not alive:
-            self.unbegun[group] += 1
-            self._wait(group, [index])
+    def _again(self, group: int, index: int) -> None:
+        """It waits once more, unless somebody else is at it."""
+        if not any(task in self.running for task in self.copies.get((group, index), ())):
+            self.queue.put_again(group, index)
 
     def _later(self, seconds: float, what: Callable, of: object) -> None:
         self.number += 1
@@ -174,53 +145,36 @@ class Simulation:
     # what may begin
 
     def _begin(self) -> None:
-        ready, place = self.ready, self.place
-        while ready.get("training") and (task := self._next("training", self._on_nodes)):
+        place, take = self.place, self.queue.take
+        while task := take("training", self._on_nodes):
             self._start(task)
-        while place.open_idle and ready.get("inference") and (task := self._next("inference", self._on_tile)):
+        while place.open_idle and (task := take("inference", self._on_tile)):
             self._start(task)
         for label in ("cpu", "network"):
-            while place.cores and ready.get(label) and (task := self._next(label, self._on_core)):
+            while place.cores and (task := take(label, self._on_core)):
                 self._start(task)
 
-    def _next(self, label: str, place: Callable[[int, int], Task | None]) -> Task | None:
-        """The first task that a place is found for: where one does not fit, a shorter one may."""
-        for group in list(self.ready[label]):
-            queue = self.waiting[group]
-            while queue and self.over[group][queue[0]]:  # a copy that came too late
-                queue.popleft()
-            task = place(group, queue[0]) if queue else None
-            if task:
-                queue.popleft()
-            if not queue:
-                self.ready[label].remove(group)
-            if task:
-                return task
-        return None
-
     def _start(self, task: Task) -> None:
-        place, trains = (task.group, task.index), task.tiles > 1 or self.groups[task.group].label == "training"
-        median = self._median(task.group, len(task.nodes) if trains else 0)
-        if trains:
-            median *= 1 - self.trained.get(place, 0.0)
+        median = self.medians[task.group]
+        if task.group in self.feeders:
+            left = 1 - self.trained.get((task.group, task.index), 0.0)
+            median = self.times.train.on(len(task.nodes)) * left
         task.seconds = median * self._factor()
         task.limit = task.loading + median * self.overdue
         self.running.add(task)
         self._later(task.loading + task.seconds, self._end, task)
-        if place in self.copies:
-            self.copies[place].append(task)
-        elif self.policy.overdue and task.tiles and task.loading + task.seconds > task.limit:
+        if self.copies and (copies := self.copies.get((task.group, task.index))):
+            copies.append(task)
+            return
+        if self.policy.overdue and task.tiles and task.seconds > median * self.overdue:
             self._later(task.limit, self._overdue, task)
-        if not self.copies.get(place):
+        if task.tiles:
             self._begun(task.group)
 
     def _begun(self, number: int) -> None:
         """Lends nodes to a training task whose last plays have begun, so that they have ended when it may begin."""
-        self.unbegun[number] -= 1
-        if self.policy.ahead and not self.policy.dedicated and self.unbegun[number] <= 0:
-            for group in self.hungry[number]:
-                if self.left[group] and all(self.unbegun[fed] <= 0 for fed in self.feeders[group]):
-                    self.place.lend(self._share(self.groups[group]) * self.groups[group].count)
+        for group in self.queue.begun(number) if self.policy.ahead and not self.policy.dedicated else ():
+            self.place.lend(self._share(self.groups[group]) * self.groups[group].count)
 
     def _fits(self, seconds: float) -> bool:
         return self.now + seconds * self.late < self.end
@@ -243,11 +197,11 @@ class Simulation:
 
     def _on_nodes(self, group: int, index: int) -> Task | None:
         """Whole nodes for a training task."""
-        count, waiting = self._share(self.groups[group]), len(self.waiting[group])
+        count, waiting = self._share(self.groups[group]), len(self.queue.waiting[group])
         if not self.policy.dedicated:
             busy = sum(len(task.nodes) for task in self._training())
             self.place.lend(min(max(self.training_nodes, count), count * waiting + busy))
-            if self.policy.spread_out and not self.ready.get("inference"):
+            if self.policy.spread_out and not self.queue.ready.get("inference"):
                 self.place.lend(min(self.nodes, busy + waiting * self.times.train.most))
                 count = max(count, min(self.times.train.most, len(self.place.whole_idle()) // waiting))
         count = min(count, len(self.place.aside - self.place.gone.keys())) or 1
@@ -255,7 +209,7 @@ class Simulation:
         return Task(group, index, self.now, self.times.tiles * count, nodes, self.times.load) if nodes else None
 
     def _training(self) -> set[Task]:
-        return {task for task in self.running if self.groups[task.group].label == "training"}
+        return {task for task in self.running if task.group in self.feeders}
 
     # what happens
 
@@ -265,11 +219,11 @@ class Simulation:
         self._leave(task)
         self.sums["loading"] += task.loading * task.tiles
         self.sums["busy"] += (self.now - task.start - task.loading) * task.tiles
-        for other in self.copies.pop((task.group, task.index), ()):
+        for other in self.copies.pop((task.group, task.index), ()) if self.copies else ():
             if other in self.running:
                 self.sums["lost"] += (self.now - other.start) * other.tiles
                 self._leave(other)
-        self._done(task.group, task.index)
+        self.queue.done(task.group, task.index)
         self._begin()
 
     def _leave(self, task: Task) -> None:
@@ -279,21 +233,8 @@ class Simulation:
             self.place.cores += 1
             return
         self.place.give_back(task.nodes, task.tiles // len(task.nodes))
-        if not self.policy.dedicated and self.groups[task.group].label == "training" and not self.ready.get("training"):
+        if task.group in self.feeders and not self.policy.dedicated and not self.queue.ready.get("training"):
             self.place.open(self.place.aside - {n for other in self._training() for n in other.nodes})
-
-    def _done(self, number: int, index: int) -> None:
-        self.left[number] -= 1
-        self.over[number][index] = 1
-        for other, each in self.after[number]:
-            if each:
-                self.each_left[other][index] -= 1
-                if not self.each_left[other][index] and not self.whole_left[other]:
-                    self._wait(other, [index])
-            elif not self.left[number]:
-                self.whole_left[other] -= 1
-                if not self.whole_left[other]:
-                    self._wait(other, [i for i, left in enumerate(self.each_left[other]) if not left])
 
     def _fail_later(self) -> None:
         failures = self.times.failures
@@ -318,19 +259,15 @@ class Simulation:
 
     def _notice(self, task: Task) -> None:
         self.unnoticed -= 1
-        self._wait_again(task.group, task.index)
+        self._again(task.group, task.index)
         self._begin()
 
     def _overdue(self, task: Task) -> None:
         """Still at work, beyond what is likely: once more, and whoever ends first."""
         if task in self.running:
             self.copies[task.group, task.index] = [task]
-            self._wait(task.group, [task.index])
+            self.queue.put(task.group, [task.index])
             self._begin()
-
-    def _median(self, group: int, nodes: int) -> float:
-        """Seconds of a task of a group, on so many whole nodes if it trains."""
-        return self.times.train.on(nodes) if nodes else self.medians[group]
 
     def _factor(self) -> float:
         """By which a task takes longer, or shorter, than the median."""
@@ -339,18 +276,3 @@ class Simulation:
             self.draws = iter(np.exp(self.times.spread * self.rng.standard_normal(DRAWS)).tolist())
             factor = next(self.draws)
         return factor
-
-
-def _feeders(groups: Sequence[Group], number: int) -> set[int]:
-    """The plays and replays that a training group waits for, as far back as the last training."""
-    found, seen, todo = set(), {number}, [number]
-    while todo:
-        for need in groups[todo.pop()].needs:
-            group = groups[need.group]
-            if need.group in seen or group.label == "training":
-                continue
-            seen.add(need.group)
-            todo.append(need.group)
-            if group.label == "inference":
-                found.add(need.group)
-    return found

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from apps.platform import devices
 from apps.records import MeritError
 from workflows import post_train
 from workflows.config import PostTrain
 from workflows.plan import Plan
 from workflows.simulation.events import Simulation
-from workflows.simulation.placement import Policy
+from workflows.simulation.placement import POLICIES, Policy
 from workflows.simulation.result import Result
 from workflows.simulation.shape import MARKS, Group, scaled, shape
 from workflows.simulation.times import Times
 
 NODES = (1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096, 10000)
 SHARES = (1 / 16, 1 / 8, 1 / 4)  # of the nodes that a round trains on
-TRIAL_ROUNDS = 4  # enough to compare shares
+TRIAL_ROUNDS = 8  # of fewer the last one, which has nothing beside it, would weigh too much
+SHARD_S, LEAST_S = (
+    300,
+    60,
+)  # seconds of a tile that a shard had better take, so that a failure costs little; and at least
+MOST = 32  # shards a tile
 COLUMNS = (
     "driver",
     "overlap",
@@ -87,17 +95,34 @@ def line(found: Mapping[str, Any]) -> str:
     return "  ".join(value.rjust(max(7, len(name))) for name, value in told.items())
 
 
-def advice(times: Times, nodes: int) -> list[str]:
-    """Shard sizes for so many nodes: enough shards for the last wave to be a small part, not so many that overheads count."""
-    tiles, lines = times.tiles * nodes, []
+def rows(
+    config: PostTrain, times: Times, counts: Sequence[int], drivers: Sequence[str], overlaps: Sequence[int], seed: int
+) -> Iterator[dict[str, Any]]:
+    """The lines of the table one after another; a core works on each."""
+    asked = [(who, overlap, count) for count in counts for who in drivers for overlap in overlaps]
+    with ProcessPoolExecutor(min(devices.cores(), len(asked))) as pool:
+        yield from pool.map(partial(_row, config, times, seed), asked)
+
+
+def _row(config: PostTrain, times: Times, seed: int, asked: tuple[str, int, int]) -> dict[str, Any]:
+    driver, overlap, count = asked
+    return row(driver, overlap, best(config, times, count, overlap, POLICIES[driver], seed))
+
+
+def advice(times: Times, nodes: int, found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Shard sizes and shares of nodes: enough shards for the last wave to be a small part, not so many that overheads count."""
+    tiles, lines = times.tiles * nodes, [f"{nodes:,} nodes, {times.tiles * nodes:,} tiles:"]
     for kind, count in times.shards.items():
         seconds = times.seconds("rollout", kind) + (times.seconds("replay", "rollout") if kind == "rollout" else 0)
-        wanted = max(
-            tiles, min(32 * tiles, round(count * seconds / 300))
-        )  # some five minutes a shard, at most 32 a tile
-        lines.append(
-            f"{kind}: {count} shards of {seconds:.0f} s each on {tiles} tiles; {wanted} of {count * seconds / wanted:.0f} s would do"
-        )
+        work = count * seconds
+        wanted = max(1, round(min(max(tiles, work / SHARD_S), work / LEAST_S, MOST * tiles)))
+        told = f"{kind}.shards={wanted} (of {work / wanted:.0f} s each; now {count} of {seconds:.0f} s)"
+        lines.append(f"  {told}, {wanted / tiles:.1f} a tile")
+    mine = [row for row in found if row["nodes"] == nodes]
+    for driver in dict.fromkeys(row["driver"] for row in mine):
+        first = min((row for row in mine if row["driver"] == driver), key=lambda row: row["hours"])
+        told = f"{first['training nodes']} nodes for training, rollout.overlap={first['overlap']}"
+        lines.append(f"  {driver}: {told}: {first['hours']} hours, {first['utilisation']:.0%} of the tiles at work")
     return lines
 
 
