@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests import command
+from tests.site import slurm
 
 PAGE = (command.ROOT / "docs" / "adding.md").read_text(encoding="utf-8")
 FILE = re.compile(r"^```\w+ file=(\S+)\n(.*?)^```$", re.M | re.S)
@@ -29,15 +30,18 @@ def workplace(tmp_path_factory) -> Path:
 
 
 def test_the_page_has_an_example_of_each_kind():
-    assert list(SECTIONS) == ["A credit method", "A verifier", "A topology", "A task family", "A site"]
+    assert list(SECTIONS) == ["A credit method", "A verifier", "A topology", "A task family", "A site", "A cluster"]
     assert all(len(FILE.findall(text)) == len(SHELL.findall(text)) == 1 for text in SECTIONS.values())
 
 
-@pytest.mark.parametrize("title", SECTIONS)
+@pytest.mark.parametrize(
+    "title", [pytest.param(title, marks=[pytest.mark.slow] * (title == "A cluster")) for title in SECTIONS]
+)
 def test_an_example_runs(workplace, title):
     words = shlex.split(SHELL.search(SECTIONS[title])[1].replace("\\\n", " "))
     assert words[:2] == ["python", "workflows/run.py"]
-    ended = command.run(workplace, *words[2:])
+    around = slurm.environment(workplace / "slurm") if title == "A cluster" else {}
+    ended = command.run(workplace, *words[2:], **around)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     name = next(word.removeprefix("name=") for word in words if word.startswith("name="))
     folder = workplace / "runs" / name
@@ -81,12 +85,22 @@ def check_site(folder: Path, workplace: Path) -> None:
     assert "--site research/quiet" in json.loads((folder / "environment.json").read_text())["command"]
 
 
+def check_cluster(folder: Path, workplace: Path) -> None:
+    """Nodes played in a job that was submitted, and was ended; no rank was wanted, and so no job for training."""
+    (job,) = (workplace / "slurm").glob("*.sbatch")
+    script = job.read_text()
+    assert "#SBATCH --nodes=2" in script and "#SBATCH --account=me" in script and "#SBATCH --partition=gpu" in script
+    assert "srun --ntasks 2" in script and "parsl.inference" in script
+    assert not slurm.running(workplace / "slurm")
+
+
 CHECKS = {
     "A credit method": check_credit,
     "A verifier": check_verifier,
     "A topology": check_topology,
     "A task family": check_family,
     "A site": check_site,
+    "A cluster": check_cluster,
 }
 
 

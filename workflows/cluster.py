@@ -107,8 +107,10 @@ def configured(
     )
 
 
-def worker_init(script: Path, role: str, exports: Mapping[str, str], *lines: str, programs: str = "") -> str:
-    """What a block runs before its workers: variables, the site's environment for a role, and `lines`.
+def worker_init(
+    exports: Mapping[str, str], *lines: str, script: Path | None = None, role: str = "", programs: str = ""
+) -> str:
+    """What a block runs before its workers: variables, the site's environment for a role if it has a `script`, and `lines`.
 
     `programs` is where Parsl's own lie; default: where those of this process do.
     """
@@ -117,7 +119,7 @@ def worker_init(script: Path, role: str, exports: Mapping[str, str], *lines: str
     return "\n".join(
         [
             *told,
-            f"source {shlex.quote(str(script))} {role} || exit 1",
+            *([f"source {shlex.quote(str(script))} {role} || exit 1"] if script else []),
             f'export PATH={programs}:"$PATH" PYTHONPATH={shlex.quote(str(ROOT))}"${{PYTHONPATH:+:$PYTHONPATH}}"',
             *lines,
         ]
@@ -129,7 +131,7 @@ def hostfiles(slot_nodes: int) -> str:
     share = '!seen[$0]++ { slot = int(count / size); count += 1; print > (folder "/" slot) }'
     return (
         'export MERIT_SLOTS="$(mktemp -d "$PWD/slots.XXXXXX")"\n'
-        f"awk -v size={slot_nodes} -v folder=\"$MERIT_SLOTS\" '{share}' \"$PBS_NODEFILE\" || exit 1"
+        f'awk -v size={slot_nodes} -v folder="$MERIT_SLOTS" \'{share}\' "$PBS_NODEFILE" || exit 1'
     )
 
 

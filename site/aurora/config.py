@@ -51,10 +51,16 @@ class Options(records.Options):
     nodes: int = Field(1, ge=1, description="of a job; on a login node: of a block of `inference`")
     blocks: int = Field(1, ge=1, description="on a login node: most blocks of `inference` at once")
     filesystems: str = Field("home:flare", description="that a job needs, as PBS has to be told")
-    frameworks: Literal["2025.3.1", "2026.1.0"] = Field("2026.1.0", description="version of the module `frameworks`")
+    frameworks: Literal["2025.3.1", "2026.1.0"] = Field(
+        default_factory=lambda: os.environ.get("MERIT_FRAMEWORKS") or "2026.1.0",  # as the driver's job has it
+        validate_default=True,
+        description="version of the module `frameworks`",
+    )
     venv: str = Field("", description="the virtual environment of workers; default: the driver's own")
     hierarchy: Literal["FLAT", "COMPOSITE"] = Field(
-        "FLAT", description="how Level Zero counts tiles: 0 to 11, as `frameworks` sets it, or 0.0 to 5.1"
+        default_factory=lambda: os.environ.get("MERIT_HIERARCHY") or "FLAT",
+        validate_default=True,
+        description="how Level Zero counts tiles: 0 to 11, as `frameworks` sets it, or 0.0 to 5.1",
     )
     tensor_parallel: Literal[1, 2, 4, 8] = Field(
         1, description="tiles of an inference worker; 12 divides no model's heads"
@@ -259,7 +265,8 @@ def _init(options: Options, role: str, folder: Path, exports: dict[str, str]) ->
     if role == "training":
         told["MERIT_CORES"] = ":".join(cores(options))
         lines.append(cluster.hostfiles(options.slot_nodes))
-    return cluster.worker_init(HERE / "env.sh", role, told, *lines, programs=f"{venv}/bin" if venv else "")
+    programs = f"{venv}/bin" if venv else ""
+    return cluster.worker_init(told, *lines, script=HERE / "env.sh", role=role, programs=programs)
 
 
 def _check(options: Options, inside: bool, in_job: bool) -> None:

@@ -62,13 +62,13 @@ def test_a_full_queue_is_waited_for():
 def test_what_a_block_begins_with(tmp_path):
     (tmp_path / "env.sh").write_text('export ROLE="$1"\n')
     value = "two words & 'a quote'"
-    lines = cluster.worker_init(tmp_path / "env.sh", "training", {"MINE": value}, "export LAST=$ROLE")
+    lines = cluster.worker_init({"MINE": value}, "export LAST=$ROLE", script=tmp_path / "env.sh", role="training")
     shown = 'import os; print(os.environ["MINE"], os.environ["LAST"], os.environ["PYTHONPATH"])'
     script = f"{lines}\npython -c {shlex.quote(shown)}\ncommand -v process_worker_pool.py"
     told = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout.splitlines()
     assert told[0].startswith(f"{value} training {cluster.ROOT}")
     assert told[1] == str(Path(sys.executable).parent / "process_worker_pool.py")
-    lines = cluster.worker_init(tmp_path / "none.sh", "training", {})
+    lines = cluster.worker_init({}, script=tmp_path / "none.sh", role="training")
     assert subprocess.run(["bash", "-c", f"{lines}\nexit 0"], capture_output=True).returncode == 1
 
 
