@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from apps.platform import nearby
 from apps.records import Policy
 
 FILE = "policies.json"
 WHOLE = "config.json"  # what a folder with a whole model has
 OWN = ("manifest.json", "facts.json")  # a stage's, not a policy's
+TRAINERS = ("optimiser.safetensors",)  # what speaking takes no part of, twice as large as the weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +33,24 @@ class Row:
     base: str = ""
 
 
-def read(folder: Path, places: Mapping[str, str] | None = None) -> dict[str, Policy]:
-    """Who speaks for each agent. `places` says where the base model of a digest lies."""
-    return {agent: _policy(agent, row, folder, places or {}) for agent, row in rows(folder).items()}
+def read(folder: Path, places: Mapping[str, str] | None = None, staging: str = "") -> dict[str, Policy]:
+    """Who speaks for each agent. `places` says where the base model of a digest lies.
+
+    With `staging`, a folder on this node, the weights of agents are copied there first, and are read from there.
+    """
+    return {agent: _policy(agent, row, folder, places or {}, staging) for agent, row in rows(folder).items()}
 
 
 def rows(folder: Path) -> dict[str, Row]:
     return {agent: Row(**given) for agent, given in json.loads((folder / FILE).read_text()).items()}
 
 
-def _policy(agent: str, row: Row, folder: Path, places: Mapping[str, str]) -> Policy:
+def _policy(agent: str, row: Row, folder: Path, places: Mapping[str, str], staging: str) -> Policy:
     base, place = places.get(row.base, row.base), folder / (row.shares or agent)
     if row.digest == "base":
         return Policy(agent, model=base, base=base)
+    if staging:
+        place = nearby.folder(place, Path(staging), TRAINERS)
     if (place / WHOLE).is_file():
         return Policy(agent, row.digest, model=str(place), base=base)
     return Policy(agent, row.digest, str(place), model=base, base=base)

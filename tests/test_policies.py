@@ -80,3 +80,19 @@ def test_guests_have_the_policies_of_the_past_and_everyone_else_todays(tmp_path)
         assert {agent: p.digest for agent, p in policies.read(out).items()} == expected
         for agent, digest in expected.items():
             assert digest == "base" or said(out, agent) == digest
+
+
+def test_weights_are_read_from_this_node_and_copied_there_once_whichever_team_holds_them(tmp_path):
+    start, staging = team(tmp_path / "base", share={"critic": "reviser"}), tmp_path / "node"
+    trained = made(tmp_path / "a", "reviser", "r1")
+    (trained / "optimiser.safetensors").write_text("large, and the trainer's alone")
+    one = gathered(tmp_path / "one", start, trained, made(tmp_path / "w", "solver", "s1", whole=True))
+    found = policies.read(one, {}, str(staging))
+    assert Path(found["critic"].adapter).name == "reviser" and staging in Path(found["critic"].adapter).parents
+    assert {file.name for file in Path(found["critic"].adapter).iterdir()} == {"adapter_config.json", "weights"}
+    assert Path(found["solver"].model).is_relative_to(staging) and found["solver"].adapter == ""
+    adopted = tmp_path / "adopted"
+    adopted.mkdir()
+    policies.adopt(adopted, one)
+    assert policies.read(adopted, {}, str(staging)) == found
+    assert {agent: p.digest for agent, p in found.items()} == {a: p.digest for a, p in policies.read(one).items()}

@@ -104,7 +104,7 @@ def based(inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> M
 
 def voice(folder: Path, options: Mapping[str, Any]) -> Voice:
     """The team of a policies folder, ready to speak."""
-    team_policies = policies.read(folder, options.get("places", {}))
+    team_policies = policies.read(folder, options.get("places", {}), options.get("staging", ""))
     engine = ready(team_policies.values(), options)
     team = Team(
         topology=options["topology"]["name"],

@@ -18,7 +18,7 @@ from apps import leaf, policies
 from apps.credit import results
 from apps.credit.turns import Worth, valued
 from apps.inference import traces
-from apps.platform import devices, mpi
+from apps.platform import devices, mpi, nearby
 from apps.reward import verdicts
 from apps.training import build, fit, foresee, merging, overlong
 from apps.training.main import FACTS
@@ -152,7 +152,7 @@ def train(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str,
     chosen = Options(**options["training"])
     if chosen.ranks > 1 or chosen.parallel.startswith("zero"):
         return by_ranks(out, inputs, options, chosen.ranks)
-    return fit.fit(out, inputs, options, mpi.World())
+    return fit.fit(out, inputs, nearby.models(options), mpi.World())
 
 
 def merge(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from apps.platform import devices, mpi
+from apps.platform import devices, mpi, nearby
 from apps.records import MeritError
 from apps.training.options import Options
 
@@ -57,10 +57,11 @@ def run(world: mpi.World, given: Mapping[str, Any]) -> None:
     """One rank's part, from the first meeting of all ranks to the last."""
     from apps.training import fit
 
-    device = devices.of_rank(given["options"].get("device", "cpu"), world.local_rank)
+    options = nearby.models(given["options"])
+    device = devices.of_rank(options.get("device", "cpu"), world.local_rank)
     inputs = {name: [Path(folder) for folder in folders] for name, folders in given["inputs"].items()}
     with mpi.connected(world, device):
-        facts = fit.fit(Path(given["out"]), inputs, {**given["options"], "device": device}, world)
+        facts = fit.fit(Path(given["out"]), inputs, {**options, "device": device}, world)
         if world.rank == 0:
             (Path(given["out"]) / FACTS).write_text(json.dumps(facts, default=float) + "\n", encoding="utf-8")
 
