@@ -96,8 +96,11 @@ def at_work(
 
 def check_ranks(nodes: Iterable[Node], site: sites.Site) -> None:
     """MeritError where a task wants several ranks and this site cannot start them."""
-    if any(node.options.get("training", {}).get("ranks", 1) > 1 for node in nodes):
+    ranks = max((node.options.get("training", {}).get("ranks", 1) for node in nodes), default=1)
+    if ranks > 1:
         mpi.check(site.launcher, site.elsewhere)
+    if ranks > (room := site.holds.get("training", ranks)):
+        raise MeritError(f"training.ranks={ranks}: a training task of site {site.name} has room for {room} ranks")
 
 
 def check_four_bits(nodes: Iterable[Node], site: sites.Site) -> None:

@@ -6,14 +6,17 @@ import json
 import os
 import subprocess
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from apps import stages
 from apps.platform import mpi, slots
 from apps.records import MeritError
 from tests.site import here
-from workflows import sites
+from workflows import live, sites
+from workflows.plan import Plan
 
 AURORA = sites.FOLDER / "aurora"
 CORES = "1-8:9-16:17-24:25-32:33-40:41-48:53-60:61-68:69-76:77-84:85-92:93-100"
@@ -134,6 +137,13 @@ def test_more_ranks_than_a_slot_has_room_for_are_refused(tmp_path):
     with pytest.raises(MeritError, match="MERIT_SLOTS and PARSL_WORKER_RANK not set"):
         slots.filled(["{ppn}"], 25, {})
     assert slots.filled(["-n", "{ranks}"], 25, {}) == ["-n", "25"]
+
+
+@pytest.mark.parametrize("ranks, refused", [(1, False), (24, False), (25, True)])
+def test_that_is_told_before_anything_runs(outside, ranks, refused):
+    node = Plan().add(stages.TRAIN, {}, agent="a", seed=1, objective={"name": "grpo"}, training={"ranks": ranks})
+    with pytest.raises(MeritError, match="has room for 24 ranks") if refused else nullcontext():
+        live.check_ranks([node], sites.load("aurora", slot_nodes=2, queue="debug"))
 
 
 @pytest.mark.parametrize("hierarchy, masks", [("FLAT", ["0", "1", "2"]), ("COMPOSITE", ["0.0", "0.1", "1.0"])])
