@@ -6,8 +6,16 @@
 role="${1:-driver}"
 merit="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 
-type module >/dev/null 2>&1 || source /etc/profile  # a shell that is no login shell has no modules
-module load "frameworks/${MERIT_FRAMEWORKS:-2026.1.0}" || return 1  # in a pipe it would load into a shell of its own
+if ! type module >/dev/null 2>&1 && [ -f /etc/profile ]; then  # a shell that is no login shell has no modules
+    path="$PATH"
+    source /etc/profile
+    export PATH="$PATH:$path"
+fi
+if type module >/dev/null 2>&1; then
+    module load "frameworks/${MERIT_FRAMEWORKS:-2026.1.0}" || return 1  # in a pipe it would load into a shell of its own
+else
+    echo "env.sh: this machine has no modules, so no frameworks is loaded" >&2
+fi
 
 # PALS's own, before a virtual environment may bring another. A function, since Parsl's launchers say just mpiexec.
 export MERIT_MPIEXEC="${MERIT_MPIEXEC:-$(command -v mpiexec)}"
@@ -15,6 +23,7 @@ mpiexec() { "$MERIT_MPIEXEC" "$@"; }
 
 if [ -n "${MERIT_VENV:-}" ]; then
     source "$MERIT_VENV/bin/activate" || return 1
+    export MERIT_MPIEXEC="${MERIT_MPIEXEC:-$(command -v mpiexec)}"
 fi
 export PYTHONPATH="$merit${PYTHONPATH:+:$PYTHONPATH}"
 export TMPDIR=/tmp  # a longer one: "AF_UNIX path too long"

@@ -15,8 +15,11 @@ from apps import stages
 from apps.platform import mpi, slots
 from apps.records import MeritError
 from tests.site import here
+from tests.workflows.test_roles import made
 from workflows import live, sites
+from workflows.memoizer import StoreMemoizer
 from workflows.plan import Plan
+from workflows.store import Store
 
 AURORA = sites.FOLDER / "aurora"
 CORES = "1-8:9-16:17-24:25-32:33-40:41-48:53-60:61-68:69-76:77-84:85-92:93-100"
@@ -218,6 +221,13 @@ def test_the_machines_own_mpiexec_is_taken_though_the_environment_brings_another
     assert subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True).stdout == "this\n"
 
 
+def test_without_modules_it_goes_on_with_what_is_there(tmp_path):
+    environment = {**os.environ, **here.environment(tmp_path), "BASH_ENV": ""}
+    script = f"source {AURORA}/env.sh training && mpiexec --hosts x1 -n 1 --ppn 1 echo $CCL_OP_SYNC"
+    ended = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True)
+    assert ended.stdout == "1\n" and "has no modules" in ended.stderr
+
+
 # how many workers, pinned to what
 
 
@@ -281,6 +291,23 @@ def test_one_node_does_everything(job):
     folder = job(1)
     executors(folder)
     assert hosts_of(folder, "training") == hosts_of(folder, "inference") == hosts_of(folder, "cpu") == ["x1"]
+
+
+def test_nodes_are_shared_out_by_what_the_last_round_took(job):
+    """12 workers a node play for 7200 s, 600 node-seconds; a node trains for 600: three of six nodes, as there is one at least."""
+    folder = job(6)
+    made(folder / "store", "rollout", "ab" * 16, 7200, 10)
+    made(folder / "store", "train", "cd" * 16, 600, 20)
+    site = sites.load("aurora", interface="lo", training_nodes="measured")
+    site.parsl(folder / "runs" / "a" / "parsl", StoreMemoizer(Store(folder / "store")))
+    assert hosts_of(folder, "training") == ["x1", "x2", "x3"] and hosts_of(folder, "inference") == ["x4", "x5", "x6"]
+
+
+@pytest.mark.parametrize("frameworks", ["2025.3.1", "2026.1.0"])
+def test_workers_load_what_their_job_has_loaded(job, monkeypatch, frameworks):
+    folder = job(2)
+    monkeypatch.setenv("MERIT_FRAMEWORKS", frameworks)
+    assert f"export MERIT_FRAMEWORKS={frameworks}\n" in executors(folder)["inference"].provider.worker_init
 
 
 def test_the_good_nodes_of_a_preflight_take_the_place_of_all(job, monkeypatch):
