@@ -39,7 +39,8 @@ class TeamSettings(records.Options):
         {}, description="role: a base model of its own, a local Hugging Face folder; default: `model`"
     )
     adapters: str = Field(
-        "", description="what the team starts with: a folder with an adapter for each agent (runs/NAME/adapters); default: none"
+        "",
+        description="what the team starts with: a folder with an adapter for each agent (runs/NAME/adapters); default: none",
     )
 
 

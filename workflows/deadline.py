@@ -71,12 +71,17 @@ class Deadline:
         return {"until": self.until, "usual_s": self._usual.get(node.stage.name), "margin_s": self.site.margin_s}
 
     def passed(self) -> bool:
-        """Whether even those that were given time to save have had it."""
-        return self.until is not None and time.time() > self.until + self.site.grace_s + SLACK_S
+        """Whether even those that were given time to save have had it; the rest of the margin is for what comes after."""
+        patience_s = min(self.site.grace_s + SLACK_S, self.site.margin_s / 2)
+        return self.until is not None and time.time() > self.until + patience_s
+
+    def left_s(self) -> float:
+        """Until the job is killed."""
+        return max(0.0, (self.site.deadline or time.time()) - time.time())
 
     def hand_on(self, nodes: Collection[Node], made: int) -> OutOfTime:
         """What ends the run; its successor is submitted. `made` tasks were done in this job."""
-        left = max(0, round((self.site.deadline or 0) - time.time()))
+        left = round(self.left_s())
         told = f"the job ends in {left // 60}:{left % 60:02}; what is finished is kept"
         if not made and not self._saved(nodes):
             return OutOfTime(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -44,7 +45,7 @@ def carry_out(
     check_ranks(nodes, site)
     check_four_bits(nodes, site)
     folder.mkdir(parents=True, exist_ok=True)
-    with store.lock(folder), terminable(), run_folder.log(folder) as log:
+    with store.lock(folder) as killed, terminable(), run_folder.log(folder) as log:
         site, shelf = deadline.in_job(site), store.Store(config.store)
         run_folder.begin(folder, config, run_folder.described(workflow, place))
         run_folder.point_at_latest(folder)  # at once, so that --resume finds a run that was killed
@@ -53,13 +54,16 @@ def carry_out(
             references.keep(shelf.root, folder, nodes)
             with at_work(nodes, shelf, site, folder / "parsl", config.name, log) as progress:
                 launch = launcher(shelf, config, site, ending, usage.begin(folder, site))
+                if killed:
+                    progress.say(f"the driver before this one was killed: {killed}; what it has finished is kept")
                 for node in nodes:
                     node.future = launch(node)
                 if not _await_all(planned, ending):
-                    raise ending.hand_on(nodes, progress.count("made"))
+                    raise hand_on(folder, ending, nodes, progress)
                 found = {name: node.future.result() for name, node in results.items()}
         except BaseException as error:
-            run_folder.broken_off(folder, error)
+            if not isinstance(error, deadline.OutOfTime):  # that is told already
+                run_folder.broken_off(folder, error)
             with suppress(OSError):  # a full disk, perhaps: what broke the run off is to be told
                 usage.tell(folder, nodes, shelf.root)
             raise
@@ -197,6 +201,25 @@ def _await_all(plan: Plan, ending: deadline.Deadline) -> bool:
                 raise MeritError(f"{node.stage.name}: {error}") from error
             raise error
     return in_time and not waiting
+
+
+LAST_S = 2  # before the end of a job, in which the driver need not be killed
+
+
+def hand_on(folder: Path, ending: deadline.Deadline, nodes: Collection[Node], progress: Any) -> deadline.OutOfTime:
+    """What ends a run whose job ends; the next job is submitted, and the run's folder says so, before anything is cleaned up.
+
+    From here on SIGTERM ends nothing: it only says that the job's time is up. Nor does the driver wait for that: a task in a
+    thread cannot be ended, so just before it the driver ends as it is, and with it whatever it started.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    end = ending.hand_on(nodes, progress.count("made"))
+    progress.say(str(end))
+    run_folder.broken_off(folder, end)
+    last = threading.Timer(ending.left_s() - LAST_S, os._exit, (deadline.STATUS,))
+    last.daemon = True
+    last.start()
+    return end
 
 
 def first_fault(nodes: Iterable[Node]) -> BaseException | None:

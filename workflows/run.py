@@ -10,6 +10,7 @@ python workflows/run.py simulate --nodes 64,512          what a run would take, 
 python workflows/run.py datasets RUN --kind pairs --out FOLDER   its credit as data for other trainers
 python workflows/run.py export RUN --agent critic --merge --out FOLDER   a trained agent as a model
 python workflows/run.py preflight --site aurora          which nodes of this job are fit for it
+python workflows/run.py stage MODEL --site aurora        copies on every node, read once
 python workflows/run.py init --site aurora               asks what a run needs, writes its configuration and its job
 python workflows/run.py status|tail|stop RUN             how a run stands, its log, its end; also from a login node
 python workflows/run.py store gc                         what of the store no run refers to
@@ -38,11 +39,11 @@ import typer
 from apps import leaf
 from apps.artifacts import FULL
 from apps.records import MeritError
-from workflows import ahead, first, look, preflight, sites, tidy, watch
+from workflows import ahead, first, look, nodes, sites, tidy, watch
 from workflows import config as configuration
 from workflows.plan import Plan
 
-COMMANDS = ("run", "list", "trace", "why", "datasets", "compare", "export", "simulate", "preflight")
+COMMANDS = ("run", "list", "trace", "why", "datasets", "compare", "export", "simulate", "preflight", "stage")
 COMMANDS += ("init", "status", "tail", "stop", "store")
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=False)
 
@@ -63,7 +64,7 @@ def find(name: str) -> ModuleType:
 
 @app.command(
     epilog="Other commands: list KIND · trace RUN TASK · why RUN TASK · datasets RUN · compare RUN RUN · export RUN · "
-    "simulate · preflight · init · status RUN · tail RUN · stop RUN · store gc (each with --help). "
+    "simulate · preflight · stage SOURCE · init · status RUN · tail RUN · stop RUN · store gc (each with --help). "
     "A run lives in runs/NAME; run the same command again to go on where it stopped."
 )
 def run(
@@ -129,7 +130,7 @@ def run(
 
 
 looking = (look.trace, look.why, look.datasets, look.compare, look.export, ahead.simulate)
-for command in (*looking, preflight.preflight, first.init, watch.status, watch.tail, watch.stop):
+for command in (*looking, nodes.preflight, nodes.stage, first.init, watch.status, watch.tail, watch.stop):
     app.command()(command)
 app.add_typer(tidy.store, name="store")
 
@@ -219,9 +220,8 @@ def _ending(command: str) -> Iterator[None]:
         typer.echo(f"\nStopped. What is finished is kept; go on with:\n  {command}", err=True)
         raise typer.Exit(stop.code if isinstance(stop, SystemExit) else 130) from None
     except deadline.OutOfTime as end:
-        typer.echo(f"\nStopped: {end}.", err=True)
-        if not end.job:
-            typer.echo(f"Go on with:\n  {command}", err=True)
+        if not end.job:  # why, the run has told
+            typer.echo(f"\nStopped. What is finished is kept; go on with:\n  {command}", err=True)
         raise typer.Exit(deadline.STATUS) from None
     except MeritError as error:
         typer.echo(f"error: {error}\nWhat is finished is kept; once it is mended, go on with:\n  {command}", err=True)

@@ -41,13 +41,15 @@ def log(folder: Path) -> Iterator[IO[str]]:
             f"{datetime.now():%Y-%m-%d %H:%M:%S} begins: process {os.getpid()} on {socket.gethostname()}{job}\n"
         )
         stream.flush()
-        handler = logging.StreamHandler(stream)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-        logging.getLogger("merit").addHandler(handler)
+        handlers = [logging.StreamHandler(stream), logging.StreamHandler()]  # there, and on the screen as ever
+        for handler in handlers:
+            handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+            logging.getLogger("merit").addHandler(handler)
         try:
             yield stream
         finally:
-            logging.getLogger("merit").removeHandler(handler)
+            for handler in handlers:
+                logging.getLogger("merit").removeHandler(handler)
 
 
 def begin(folder: Path, config: configuration.Run, described: Mapping[str, Any]) -> None:
@@ -131,15 +133,17 @@ def broken_off(folder: Path, error: BaseException) -> None:
     if isinstance(error, deadline.OutOfTime):
         if error.job:
             note_job(folder, error.job, "submitted to go on")
-        return ended(folder, error.state, error)
+        return ended(folder, error.state, error, told=True)
     stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
     ended(folder, "stopped" if stopped else "failed", None if stopped else error)
 
 
-def ended(folder: Path, state: str, error: BaseException | None) -> None:
+def ended(folder: Path, state: str, error: BaseException | None, told: bool = False) -> None:
+    """Notes how a run stands, in its summary and its log; `told` = why, it has told there already."""
     if state != "running":
+        why = f": {error}" if error is not None and str(error) and not told else ""
         with open(folder / LOG, "a", encoding="utf-8") as log:
-            log.write(f"{datetime.now():%H:%M:%S} {state}{f': {error}' if error is not None and str(error) else ''}\n")
+            log.write(f"{datetime.now():%H:%M:%S} {state}{why}\n")
     file = folder / SUMMARY
     summary = json.loads(file.read_text()) if state == "finished" and file.is_file() else {}
     summary["state"] = state

@@ -46,7 +46,8 @@ def carry_out(study: Study, rungs: Sequence[Sequence[Member]], site: sites.Site,
                 with _told_to_all(driver):
                     ended = driver.rungs(rungs[0])
         except BaseException as error:
-            run_folder.broken_off(study.folder, error)
+            if not isinstance(error, deadline.OutOfTime):  # that is told already
+                run_folder.broken_off(study.folder, error)
             raise
         run_folder.ended(study.folder, "failed" if ended.faults else "finished", _told(ended))
     return ended
@@ -101,7 +102,7 @@ class _Driver:
 
     def out_of_time(self) -> deadline.OutOfTime:
         nodes = [node for member in self.ended.members.values() for node in member.nodes()]
-        return self.ending.hand_on(nodes, self.progress.count("made"))
+        return live.hand_on(self.study.folder, self.ending, nodes, self.progress)
 
     def start(self, member: Member) -> None:
         """Hands over what is not at work already for another run."""

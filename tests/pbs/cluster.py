@@ -12,10 +12,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +61,12 @@ class Cluster:
     def __exit__(self, *exception: object) -> None:
         (self.folder / "closing").touch()
         end = time.monotonic() + 20
-        while self.processes() and time.monotonic() < end:
+        while (left := self.processes()) and time.monotonic() < end:
             time.sleep(0.05)
-        assert not self.processes(), "jobs outlived their server"
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        assert not left, "jobs outlived their server"
         shutil.rmtree(self.folder)
 
     def processes(self) -> list[int]:

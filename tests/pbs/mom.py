@@ -161,9 +161,14 @@ def session(leader: int) -> list[int]:
 
 
 def end(leader: int, number: int) -> None:
-    for pid in session(leader):
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
+    """A signal to all of a session; SIGKILL until none is left, since one may be starting another just then."""
+    while pids := session(leader):
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        if number != signal.SIGKILL:
+            return
+        time.sleep(TICK_S)
 
 
 if __name__ == "__main__":

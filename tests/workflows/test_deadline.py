@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +18,7 @@ from apps.platform import deadline as of_tasks
 from apps.platform import processes
 from apps.records import MeritError
 from tests.command import SMALL
-from workflows import deadline, run, sites, store
+from workflows import deadline, live, run, sites, store
 
 SITE = '''"""The local site in a batch job that ends an hour after it began, with a successor by name."""
 import dataclasses, time
@@ -37,8 +39,14 @@ def site(options):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Of tasks; `clock.ahead` may be a function that says by how many seconds it is ahead."""
-    found = SimpleNamespace(ahead=lambda: 0.0)
+    """Of tasks; `clock.ahead` may be a function that says by how many seconds it is ahead, `clock.last` are the timers."""
+    found = SimpleNamespace(ahead=lambda: 0.0, last=[])
+
+    def timer(seconds, function, arguments):
+        found.last.append((seconds, function, arguments))
+        return SimpleNamespace(start=lambda: None)
+
+    monkeypatch.setattr(live, "threading", SimpleNamespace(Timer=timer, Thread=threading.Thread))
     monkeypatch.setattr(of_tasks, "time", SimpleNamespace(time=lambda: time.time() + found.ahead()))
     monkeypatch.setattr(of_tasks, "_longest", {})
     return found
@@ -165,13 +173,13 @@ def test_a_run_out_of_time_keeps_what_is_done_has_a_successor_and_is_gone_on_wit
     clock.ahead = lambda: 7200.0 if graded(tmp_path) >= 3 else 0.0
     assert run.main(command) == 75
     told = capsys.readouterr()
-    assert re.search(
-        r"Stopped: the job ends in 5\d:\d\d; what is finished is kept; the run goes on in job 12.test\.", told.err
-    )
+    assert re.search(r"the job ends in 5\d:\d\d; what is finished is kept; the run goes on in job 12.test\n", told.out)
     assert " failed (" not in told.out and "Traceback" not in told.out + told.err
     folder = tmp_path / "runs" / "tried"
     assert json.loads((folder / "summary.json").read_text())["state"] == "goes on in job 12.test"
     assert (folder / "log.txt").read_text().count("the run goes on in job 12.test") == 1
+    ((seconds, function, arguments),) = clock.last  # the driver does not wait to be killed
+    assert 3300 < seconds < 3600 - live.LAST_S and function is os._exit and arguments == (75,)
     assert "12.test submitted to go on" in (folder / "jobs.txt").read_text()
     before = kinds(tmp_path)
     assert before and not any("report" in kind for kind in before)
@@ -199,7 +207,7 @@ def test_a_study_out_of_time_goes_on_too(tmp_path, monkeypatch, clock, capsys):
     clock.ahead = lambda: 7200.0 if graded(tmp_path) >= 3 else 0.0
     command = ["--manifest", "study.yaml", "--site", str(tmp_path / "config.py")]
     assert run.main(command) == 75
-    assert "the run goes on in job 12.test" in capsys.readouterr().err
+    assert "the run goes on in job 12.test" in capsys.readouterr().out
     study = tmp_path / "runs" / "study"
     assert json.loads((study / "summary.json").read_text())["state"] == "goes on in job 12.test"
     assert {json.loads((study / name / "summary.json").read_text())["state"] for name in ("uniform", "local")} == {
