@@ -58,8 +58,8 @@ class Store:
 
 
 @contextmanager
-def lock(folder: str | Path) -> Iterator[None]:
-    """Keeps a run's folder for this driver; a second driver is told who has it.
+def lock(folder: str | Path) -> Iterator[str]:
+    """Keeps a run's folder for this driver; a second driver is told who has it. Gives who had it and was killed, else "".
 
     The operating system holds the lock (flock) and lets go when the driver ends, however it ends, so it is never stale.
     """
@@ -67,10 +67,11 @@ def lock(folder: str | Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+", encoding="utf-8") as file:
         _acquire(file, path)
+        killed = _named(_holder(file))
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": datetime.now().isoformat(" ", "seconds")}
         _rewrite(file, json.dumps(holder))
         try:
-            yield
+            yield killed
         finally:
             _rewrite(file, "")
 
@@ -97,14 +98,25 @@ def _acquire(file: Any, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        file.seek(0)
-        holder = json.loads(file.read() or "{}")
         raise MeritError(
-            f"{path.parent} is in use by another run: process {holder.get('pid', '?')} on {holder.get('host', '?')} "
-            f"since {holder.get('since', 'just now')}; wait for it, end it, or choose another name for this run"
+            f"{path.parent} is in use by another run: {_named(_holder(file)) or 'one that has just begun'}; wait for it, "
+            "end it, or choose another name for this run"
         ) from error
     except OSError as error:  # a file system without locks: two drivers cost time there but spoil no result
         log.warning("%s cannot be locked (%s): see that no second run uses it", path.parent, error.strerror)
+
+
+def _holder(file: Any) -> dict[str, Any]:
+    """What the last holder wrote of itself; it is empty where that one let go."""
+    file.seek(0)
+    try:
+        return json.loads(file.read() or "{}")
+    except ValueError:  # it is being written
+        return {}
+
+
+def _named(holder: dict[str, Any]) -> str:
+    return f"process {holder['pid']} on {holder['host']} since {holder['since']}" if holder else ""
 
 
 def _rewrite(file: Any, text: str) -> None:

@@ -6,15 +6,17 @@ The real command with a tiny real model, on managers and workers of their own; t
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.checkout import Checkout, adapters, made, told, wait_for, whole
+from tests.checkout import PATIENCE_S, Checkout, adapters, made, told, wait_for, whole
 
 pytestmark = pytest.mark.slow
 SITE = Path(__file__).with_name("site_htex.py")
@@ -72,6 +74,7 @@ def test_a_driver_that_ends_in_any_way_is_gone_on_with(checkout, undisturbed, tm
     before = kept({}, where)
 
     run = at_work(checkout, where, 2)
+    killed = run.pid
     run.kill()
     run.wait()
     gone = time.monotonic()
@@ -83,6 +86,7 @@ def test_a_driver_that_ends_in_any_way_is_gone_on_with(checkout, undisturbed, tm
 
     goal = len(before) + 1
     assert wait_for(lambda: run.poll() is not None or len(made(where)) >= goal)
+    assert f"the driver before this one was killed: process {killed} on " in told(where)
     run.terminate()
     assert run.wait(60) == 143, told(where)
     assert "What is finished is kept; go on with:" in told(where)
@@ -95,6 +99,53 @@ def test_a_driver_that_ends_in_any_way_is_gone_on_with(checkout, undisturbed, tm
     assert made(where).keys() == made(undisturbed).keys()
     assert wait_for(lambda: not checkout.alive(), ENDED_S)
     assert not list((where / "store" / "tmp").glob("*")) and not (where / "store" / "damaged").exists()
+
+
+def damaged(where: Path) -> dict[str, Path]:
+    """Three artifacts of the finished run: one is cut short, one has other contents of the same length, one is gone."""
+    found = {stage: next((where / "store" / stage).glob("??/*")) for stage in ("rollout", "grade", "train")}
+    os.truncate(next(found["rollout"].glob("*.h5")), 100)
+    file = next(f for f in sorted(found["grade"].iterdir()) if f.name not in ("manifest.json", "facts.json"))
+    file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+    shutil.rmtree(found["train"])
+    return found
+
+
+def test_damaged_artifacts_are_found_and_made_again(checkout, undisturbed, tmp_path):
+    where = shutil.copytree(undisturbed, tmp_path / "run", symlinks=True)
+    before = made(where)
+    places = damaged(where)
+    checkout.finish(where, *CLUSTER)
+    now = made(where)
+    again = {f"{stage}/{place.name}" for stage, place in places.items()}
+    assert {name for name in now if now[name] != before.get(name)} == again
+    assert whole(where) and adapters(where) == adapters(undisturbed)
+    for stage in ("rollout", "grade"):
+        assert f"{stage} {places[stage].name} is damaged: " in told(where)
+    assert len(list((where / "store" / "damaged").iterdir())) == 2
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_told_and_with_room_the_run_goes_on(checkout, undisturbed, tmp_path):
+    where = tmp_path / "run"
+    with small_disk(where / "store", "700k"):
+        assert checkout.start(where, *CLUSTER).wait(PATIENCE_S) == 1
+        assert "the disk is full: " in told(where) and "make room there or choose another store" in told(where)
+        before = kept({}, where)
+        assert before and not list((where / "store" / "tmp").glob("*"))
+        subprocess.run(["mount", "-o", "remount,size=50m", str(where / "store")], check=True)
+        checkout.finish(where, *CLUSTER)
+        kept(before, where)
+        assert adapters(where) == adapters(undisturbed)
 
 
 def _started_before(pid: int, driver: int) -> bool:
