@@ -68,7 +68,8 @@ class Deadline:
         """What a task has to know of it."""
         if self.until is None:
             return {}
-        return {"until": self.until, "usual_s": self._usual.get(node.stage.name), "margin_s": self.site.margin_s}
+        usual, most_s = self._usual.get(node.stage.name), max(0.0, self.until - self.began) / 2
+        return {"until": self.until, "usual_s": usual, "margin_s": self.site.margin_s, "most_s": most_s}
 
     def passed(self) -> bool:
         """Whether even those that were given time to save have had it; the rest of the margin is for what comes after."""

@@ -52,7 +52,10 @@ def carry_out(
         ending = deadline.Deadline(site, shelf, nodes)
         try:
             references.keep(shelf.root, folder, nodes)
-            with at_work(nodes, shelf, site, folder / "parsl", config.name, log) as progress:
+            with (
+                at_work(nodes, shelf, site, folder / "parsl", config.name, log) as progress,
+                run_folder.telling(folder),  # before the site is cleared away, for which there may be no time
+            ):
                 launch = launcher(shelf, config, site, ending, usage.begin(folder, site))
                 if killed:
                     progress.say(f"the driver before this one was killed: {killed}; what it has finished is kept")
@@ -62,8 +65,7 @@ def carry_out(
                     raise hand_on(folder, ending, nodes, progress)
                 found = {name: node.future.result() for name, node in results.items()}
         except BaseException as error:
-            if not isinstance(error, deadline.OutOfTime):  # that is told already
-                run_folder.broken_off(folder, error)
+            run_folder.broken_off(folder, error)
             with suppress(OSError):  # a full disk, perhaps: what broke the run off is to be told
                 usage.tell(folder, nodes, shelf.root)
             raise
@@ -215,7 +217,7 @@ def hand_on(folder: Path, ending: deadline.Deadline, nodes: Collection[Node], pr
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     end = ending.hand_on(nodes, progress.count("made"))
     progress.say(str(end))
-    run_folder.broken_off(folder, end)
+    run_folder.broken_off(folder, end, told=True)
     last = threading.Timer(ending.left_s() - LAST_S, os._exit, (deadline.STATUS,))
     last.daemon = True
     last.start()

@@ -128,18 +128,32 @@ def _keys(node: Node) -> dict[str, list[str]]:
     return {name: [given.key for given in nodes] for name, nodes in node.inputs.items()}
 
 
-def broken_off(folder: Path, error: BaseException) -> None:
-    """The end of a run that did not come to its own."""
+@contextmanager
+def telling(folder: Path) -> Iterator[None]:
+    """Whatever breaks the block off, the run's folder says so at once."""
+    try:
+        yield
+    except BaseException as error:
+        broken_off(folder, error)
+        raise
+
+
+def broken_off(folder: Path, error: BaseException, told: bool = False) -> None:
+    """The end of a run that did not come to its own; what was said of it first stands. `told` = its log knows why already."""
+    if json.loads((folder / SUMMARY).read_text()).get("state") != "running":
+        return
     if isinstance(error, deadline.OutOfTime):
         if error.job:
             note_job(folder, error.job, "submitted to go on")
-        return ended(folder, error.state, error, told=True)
-    stopped = isinstance(error, (KeyboardInterrupt, SystemExit))
-    ended(folder, "stopped" if stopped else "failed", None if stopped else error)
+        ended(folder, error.state, error, told)
+    elif isinstance(error, (KeyboardInterrupt, SystemExit)):
+        ended(folder, "stopped", None)
+    else:
+        ended(folder, "failed", error)
 
 
 def ended(folder: Path, state: str, error: BaseException | None, told: bool = False) -> None:
-    """Notes how a run stands, in its summary and its log; `told` = why, it has told there already."""
+    """Notes how a run stands, in its summary and, but for `running`, in its log; `told` = that knows why already."""
     if state != "running":
         why = f": {error}" if error is not None and str(error) and not told else ""
         with open(folder / LOG, "a", encoding="utf-8") as log:

@@ -41,13 +41,15 @@ def carry_out(study: Study, rungs: Sequence[Sequence[Member]], site: sites.Site,
         _begin(study, described)
         ending = deadline.Deadline(site, shelf, first.values())
         try:
-            with live.at_work(first.values(), shelf, site, study.folder / ".parsl", study.name, log) as progress:
+            with (
+                live.at_work(first.values(), shelf, site, study.folder / ".parsl", study.name, log) as progress,
+                run_folder.telling(study.folder),
+            ):
                 driver = _Driver(study, shelf, site, progress, described, ending)
                 with _told_to_all(driver):
                     ended = driver.rungs(rungs[0])
         except BaseException as error:
-            if not isinstance(error, deadline.OutOfTime):  # that is told already
-                run_folder.broken_off(study.folder, error)
+            run_folder.broken_off(study.folder, error)
             raise
         run_folder.ended(study.folder, "failed" if ended.faults else "finished", _told(ended))
     return ended

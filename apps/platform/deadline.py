@@ -1,8 +1,9 @@
 """The end of the batch job that a task is carried out in: a task that cannot be through by then is not begun.
 
 A task is told `until`, when all that works has to have ended; `usual_s`, the longest that tasks of its stage have taken, as far
-as the driver knows; and `margin_s`, what to reckon with where nobody knows. What this process has seen itself counts too. A
-task that saves its work as it goes (`partial`) is begun however long it takes: what it does is not lost.
+as the driver knows; and `margin_s`, what to reckon with where nobody knows. What this process has seen itself counts too. No
+more is reckoned with than `most_s`, half of the job's time: what does not fit into a new job either can but be tried. A task
+that saves its work as it goes (`partial`) is begun however long it takes: what it does is not lost.
 
 Not here: that a task at work is told to save and end (processes.py), and what becomes of the run (workflows/deadline.py).
 """
@@ -43,4 +44,4 @@ def _takes(stage: str, machine: Mapping[str, Any]) -> float:
     if machine.get("partial"):
         return 0.0
     known = [seconds for seconds in (_longest.get(stage), machine.get("usual_s")) if seconds is not None]
-    return max(known) if known else machine.get("margin_s", 0.0)
+    return min(max(known) if known else machine["margin_s"], machine["most_s"])

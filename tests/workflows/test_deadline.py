@@ -62,11 +62,13 @@ def clock(monkeypatch):
         ({"until": 100, "usual_s": None, "margin_s": 101}, False),
         ({"until": 100, "usual_s": 500, "margin_s": 1, "partial": "/saved"}, True),  # it saves its work as it goes
         ({"until": -1, "usual_s": 0, "margin_s": 0, "partial": "/saved"}, False),
+        ({"until": 100, "usual_s": 500, "margin_s": 1, "most_s": 99}, True),  # a new job would have no more time for it
+        ({"until": 100, "usual_s": 500, "margin_s": 1, "most_s": 101}, False),
     ],
 )
 def test_a_task_is_begun_if_there_is_time_for_it(clock, machine, begun):
     if "until" in machine:
-        machine = {**machine, "until": time.time() + machine["until"]}
+        machine = {"most_s": 1000, **machine, "until": time.time() + machine["until"]}
     done = []
     try:
         with of_tasks.within("rollout", machine):
@@ -77,7 +79,7 @@ def test_a_task_is_begun_if_there_is_time_for_it(clock, machine, begun):
 
 
 def test_what_this_process_has_seen_counts_more_than_what_was_said(clock):
-    machine = {"until": time.time() + 100, "usual_s": 1, "margin_s": 0}
+    machine = {"until": time.time() + 100, "usual_s": 1, "margin_s": 0, "most_s": 1000}
     with of_tasks.within("rollout", machine):
         clock.ahead = lambda: 60.0
     with pytest.raises(of_tasks.TooLate):
@@ -87,7 +89,7 @@ def test_what_this_process_has_seen_counts_more_than_what_was_said(clock):
 
 
 def test_a_fault_is_one_until_the_time_is_up(clock):
-    machine = {"until": time.time() + 100, "usual_s": 1, "margin_s": 0}
+    machine = {"until": time.time() + 100, "usual_s": 1, "margin_s": 0, "most_s": 1000}
     with pytest.raises(ValueError), of_tasks.within("train", machine):
         raise ValueError("wrong")
     with pytest.raises(of_tasks.TooLate, match="was up before this task of train"), of_tasks.within("train", machine):
