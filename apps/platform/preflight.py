@@ -262,8 +262,8 @@ def fly(nodes: Sequence[str], question: Question, wanted: fitness.Wanted, launch
     most = fitness.usual(one.answer for one in found.values() if one.answer)
     bad = {node: tuple(faults) for node in nodes if (faults := fitness.faults(found[node], most, wanted))}
     fit = [node for node in nodes if node not in bad]
-    if not fit:
-        return Result((), bad, found, most, {}, {})
+    if not fit or not question.computes:
+        return Result(tuple(fit), bad, found, most, {}, {})
     kind = found[fit[0]].answer.kind
     accelerated = kind in fitness.ACCELERATORS
     ppn = launches.per_node(most.devices if accelerated else 0)

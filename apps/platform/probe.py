@@ -45,6 +45,7 @@ class Question:
     imports: tuple[str, ...] = ("torch", "transformers", "peft", "parsl", "mpi4py")  # modules that have to import
     folders: Mapping[str, str] = field(default_factory=dict)  # what for: a folder to be written to, as {"store": …}
     token: str = ""  # a file that the driver has just written in a shared folder, to be seen from here; "" = none
+    computes: bool = True  # False: disks alone, without a library that is large
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ class Answer:
 def main(question: Question) -> None:
     facts: dict[str, Any] = {"host": socket.gethostname(), "started": time.time()}
     faults: list[str] = []
-    checks: dict[str, Callable[[Question], dict[str, Any]]] = {"disk": disk, "imports": imported, "devices": computed}
+    checks: dict[str, Callable[[Question], dict[str, Any]]] = {"disk": disk, "imports": imported}
+    checks |= {"devices": computed} if question.computes else {}
     for name, check in checks.items():
         say({"at": name})
         try:

@@ -49,6 +49,7 @@ class Wanted(records.Options):
 class Verdict:
     """What a rank says of one source. A rank that leaves the work to another of its node says nothing."""
 
+    rank: int
     host: str
     source: str
     state: str  # "copied", "there" (it was, whole), "failed"
@@ -94,7 +95,7 @@ def _wanted(given: argparse.Namespace) -> list[Wanted]:
 def stage(wanted: Wanted, world: mpi.World) -> list[Verdict]:
     """Brings one source to every node; all ranks have to ask, and all are told the verdicts of all."""
     started, target = time.perf_counter(), Path(wanted.target.replace("{rank}", str(world.rank))).absolute()
-    verdict: Verdict | None = Verdict(socket.gethostname(), wanted.source, "failed")
+    verdict: Verdict | None = Verdict(world.rank, socket.gethostname(), wanted.source, "failed")
     try:
         source = Path(wanted.source).resolve()
         copy = copies.copy(source, target) if world.size == 1 else shared(source, target, world)

@@ -37,9 +37,12 @@ def unpack(archive: Path, target: Path) -> tuple[Path, bool]:
         try:
             tar.extractall(draft, filter="tar")  # links may lead out of it, as a venv's do; files may not
             final.parent.mkdir(exist_ok=True)
-            if final.exists():
-                os.rename(final, aside)
-            os.rename(draft, final)
+            try:
+                os.rename(draft, final)
+            except OSError:  # one is there: another process has been faster, or it is not whole
+                if not is_whole(tar, final):
+                    os.rename(final, aside)
+                    os.rename(draft, final)
         finally:
             for folder in (draft, aside):
                 shutil.rmtree(folder, ignore_errors=True)
