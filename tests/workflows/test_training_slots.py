@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from apps import stages
+from apps import artifacts, stages
 from apps.platform import processes
 from apps.records import Artifact
 from apps.training import policy
@@ -21,11 +21,11 @@ TRAINING = {"step_rows": 3, "micro_tokens": 30, "lora": {"r": 4, "alpha": 8}, "p
 
 @pytest.fixture
 def rows(tmp_path):
-    folder = tmp_path / "rows"
-    folder.mkdir()
-    for number, agent in enumerate(("solver", "critic")):
-        made_rows([1, 9, 4, 11, 6, 2, 8], seed=number).save(folder / f"{agent}.npz")
-    return Artifact("batch", "ab" + "1" * 30, str(folder))
+    key = "ab" + "1" * 30
+    with artifacts.new(tmp_path / "store", "batch", key, {"options": {}, "inputs": {}}) as out:
+        for number, agent in enumerate(("solver", "critic")):
+            made_rows([1, 9, 4, 11, 6, 2, 8], seed=number).save(out / f"{agent}.npz")
+    return Artifact("batch", key, str(artifacts.locate(tmp_path / "store", "batch", key)))
 
 
 @pytest.mark.slow
