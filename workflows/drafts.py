@@ -43,11 +43,9 @@ def settings(name: str, model: str, words: Sequence[str], workers: int) -> PostT
     )
 
 
-def check(settings: PostTrain) -> int:
-    """Plans the run, which tells every fault of its settings; how many tasks it has."""
-    plan = Plan()
-    post_train.dag(settings, plan)
-    return len(plan.nodes)
+def check(settings: PostTrain) -> None:
+    """MeritError for a fault in the settings: a round of the run is planned."""
+    post_train.dag(settings.model_copy(update={"rounds": min(1, settings.rounds)}), Plan())
 
 
 def configuration_text(settings: PostTrain, site: str) -> str:

@@ -55,9 +55,9 @@ def init(
     config, script = Path(f"{name}.yaml"), Path(f"{name}.pbs")
     if clash := [str(file) for file in (config, script) if file.exists() and not force]:
         raise MeritError(f"{' and '.join(clash)} exist: choose another --name, or --force")
-    tasks = drafts.check(settings)  # before anything is written
+    drafts.check(settings)  # before anything is written
     config.write_text(drafts.configuration_text(settings, site), encoding="utf-8")
-    typer.echo(f"\n{config}: the configuration; {tasks} tasks; all that can be set: run.py --config {config} --dry-run")
+    typer.echo(f"\n{config}: the configuration; all that can be set: run.py --config {config} --dry-run")
     if not asked:
         return typer.echo(f"go on with: python workflows/run.py --site {site} --config {config}")
     script.write_text(drafts.job_text(name, site, asked, continuations), encoding="utf-8")
