@@ -63,7 +63,7 @@ class Options(records.Options):
         description="how Level Zero counts tiles: 0 to 11, as `frameworks` sets it, or 0.0 to 5.1",
     )
     tensor_parallel: Literal[1, 2, 4, 8] = Field(
-        1, description="tiles of an inference worker; 12 divides no model's heads"
+        1, description="tiles of an inference worker; not 12, by which few models' heads are divided"
     )
     training_nodes: int | Literal["measured"] | None = Field(
         None,

@@ -56,7 +56,9 @@ def test_three_hosts_come_to_what_the_laptop_comes_to(tmp_path):
     here_.mkdir()
     there.mkdir()
     job = tmp_path / "job"
-    ended = command.run(there, *here.site_options(), *command.SMALL, "name=a", **here.environment(job))
+    ended = command.run(
+        there, *here.site_options(logs=tmp_path / "logs"), *command.SMALL, "name=a", **here.environment(job)
+    )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert command.run(here_, "--site-option", "cores=1", *command.SMALL, "name=a").returncode == 0
     same = ("accuracy", "credit", "roles", "metrics", "validation")
@@ -71,7 +73,9 @@ def test_three_hosts_come_to_what_the_laptop_comes_to(tmp_path):
 def test_a_round_is_played_while_the_last_one_trains_on_ranks_of_its_own_nodes(tiny_model, tmp_path):
     job = tmp_path / "job"
     words = (*SMALL, PLAYS, *OVERLAP, *RANKS, f"model={tiny_model}", "name=a")
-    ended = command.run(tmp_path, *here.site_options(slot_nodes=2), *words, **here.environment(job))
+    ended = command.run(
+        tmp_path, *here.site_options(slot_nodes=2, logs=tmp_path / "logs"), *words, **here.environment(job)
+    )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     pool, *ranks = calls(job)
     assert pool["hosts"] == ["x3"] and [call["hosts"] for call in ranks] == [["x1", "x2"]] * 2
@@ -93,7 +97,9 @@ def test_from_a_login_node_blocks_come_as_jobs_and_go(tmp_path):
     shell["MERIT_MPIEXEC"] = str(job / "mpiexec")
     profile = "export " + " ".join(f"{name}='{value}'" for name, value in shell.items())
     with Cluster(tmp_path / "pbs", ("x1", "x2", "x3"), profile=profile) as pbs:
-        options = here.site_options(account="mine", queue="capacity", nodes=2, walltime="00:30:00")
+        options = here.site_options(
+            account="mine", queue="capacity", nodes=2, walltime="00:30:00", logs=tmp_path / "logs"
+        )
         words = (*options, *command.SMALL, "name=a")
         ended = pbs.run(*command.COMMAND, *words, folder=tmp_path, **shell, OMP_NUM_THREADS="1", COLUMNS="200")
         assert ended.returncode == 0, ended.stdout + ended.stderr
