@@ -12,6 +12,7 @@ They end with their manager too. A network that is merely cut ends nothing: then
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 import selectors
@@ -24,11 +25,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from types import FrameType
 from typing import Any
 
 PATIENCE_S = 5.0  # for an answer of the anchor
 PAUSE_S = 0.2  # between attempts to reach it
+PR_SET_CHILD_SUBREAPER = 36  # of Linux's prctl
 
 
 class Anchor:
@@ -83,20 +84,31 @@ class Anchor:
 
 def main(addresses: Sequence[str], port: int, token: str, grace_s: float, command: Sequence[str]) -> int:
     """Runs the command until it ends or the anchor is gone; its exit status."""
+    _adopt()
     child = subprocess.Popen(command, start_new_session=True)
+    over = threading.Event()
 
     def end(*given: Any) -> None:
-        _end(child.pid, grace_s)
+        threading.Thread(target=_end, args=(child.pid, grace_s, over), daemon=True).start()  # a handler must not wait
 
-    def hear(number: int, frame: FrameType | None) -> None:
-        threading.Thread(target=end).start()  # a handler must not wait
-
-    signal.signal(signal.SIGTERM, hear)
+    signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_watch, args=(addresses, port, token, end), daemon=True).start()
-    status = child.wait()
-    end()  # workers whose manager is gone
+    status = 1
+    with suppress(ChildProcessError):  # none is left
+        while True:
+            pid, said = os.wait()
+            if pid == child.pid:
+                status = child.returncode = os.waitstatus_to_exitcode(said)
+                end()  # the workers, whose manager is gone
+    over.set()
     return status
+
+
+def _adopt() -> None:
+    """Has workers become children of this process when their manager dies, so that it sees their end; on Linux alone."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _watch(addresses: Sequence[str], port: int, token: str, end: Callable[[], None]) -> None:
@@ -127,14 +139,11 @@ def _reached(address: str, port: int, token: str) -> Iterator[socket.socket]:
         yield connection
 
 
-def _end(group: int, grace_s: float) -> None:
-    until = time.monotonic() + grace_s
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(group, number)
-            while number == signal.SIGTERM and time.monotonic() < until:
-                time.sleep(0.05)
-                os.killpg(group, 0)  # ProcessLookupError once none is left
+def _end(group: int, grace_s: float, over: threading.Event) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGTERM)
+        if not over.wait(grace_s):
+            os.killpg(group, signal.SIGKILL)
 
 
 if __name__ == "__main__":

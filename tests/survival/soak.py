@@ -63,7 +63,7 @@ def counted(folder: Path) -> dict[str, float]:
 
 def _family(pid: int) -> list[int]:
     """The processes of a session or below this one; whoever was adopted by init is known by the mark in its environment."""
-    mark = f"MERIT_SOAK={pid}".encode()
+    mark = f"MERIT_SOAK_OF={pid}".encode()
     return [int(f.parent.name) for f in Path("/proc").glob("[0-9]*/environ") if mark in _bytes(f)]
 
 
@@ -82,7 +82,7 @@ def _entries(pid: int, name: str) -> int:
 
 
 def carried_out(rounds: int, agents: int, shards: int, folder: Path, **options: Any) -> dict[str, Any]:
-    os.environ["MERIT_SOAK"] = str(os.getpid())
+    os.environ["MERIT_SOAK_OF"] = str(os.getpid())
     plan, layers = planned(rounds, agents, shards)
     site, shelf = sites.load(str(SITE), threads="inference,training,network", **options), store.Store(folder / "store")
     early = layers[max(0, rounds // 10 - 1)]

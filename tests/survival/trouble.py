@@ -5,6 +5,7 @@ Whoever removes the file has the trouble, so what is tried again goes well once 
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import signal
@@ -87,10 +88,21 @@ def spoil(file: Path, options: Mapping[str, Any]) -> None:
     """This node cannot work, whoever asks."""
     file.touch()
     if platform.node() == file.with_name("bad_host").read_text():
-        raise OSError(116, "Stale file handle")
+        raise OSError(errno.ESTALE, "Stale file handle")
 
 
-TROUBLES = {f.__name__: f for f in (hang, die, wait, refuse, fill, spoil)}
+def stale(file: Path, options: Mapping[str, Any]) -> None:
+    raise OSError(errno.ESTALE, "Stale file handle")
+
+
+def lose(file: Path, options: Mapping[str, Any]) -> None:
+    """An input of its own goes while it works."""
+    victim = next((file.parent / "store" / "effort").glob("??/*"))
+    (victim / "sum.txt").unlink()
+    (victim / "sum.txt").read_text()
+
+
+TROUBLES = {f.__name__: f for f in (hang, die, wait, refuse, fill, spoil, stale, lose)}
 
 
 def ranks(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
