@@ -164,19 +164,21 @@ def reading(parent: Path) -> Supply:
 def write(files: Sequence[File], target: Path | None, supply: Supply, chunk: int = CHUNK) -> tuple[str, str | None]:
     """Makes a copy of what is supplied: its digest, and why it could not be written. Without a target there is the digest alone.
 
-    While a chunk is written the next one is supplied. All is supplied, also after a fault in writing: other ranks wait for it.
+    While a chunk is written and digested the next one is supplied. All is supplied, also after a fault in writing, since other
+    ranks wait for it.
     """
     largest = min(chunk, max(file.bytes for file in files))
     buffers = [memoryview(bytearray(largest)) for _ in range(2)]
-    with _Writer(target) as writer, ThreadPoolExecutor(1) as beside:
-        writing: Future[None] | None = None
+    with _Writer(target) as writer, ThreadPoolExecutor(2) as beside:
+        busy: list[Future[None]] = []
         for number, (file, offset, size) in enumerate(chunks(files, chunk)):
             buffer = buffers[number % 2][:size]
             supply(file, offset, buffer)
-            if writing:
-                writing.result()  # before the other buffer is filled again
-            writing = beside.submit(writer.take, file, offset, buffer)
-        writing.result()
+            for one in busy:
+                one.result()  # before the other buffer is filled again
+            busy = [beside.submit(take, file, offset, buffer) for take in (writer.digest, writer.write)]
+        for one in busy:
+            one.result()
         return writer.finish()
 
 
@@ -213,13 +215,15 @@ class _Writer:
         if self.target:
             shutil.rmtree(self.draft, ignore_errors=True)
 
-    def take(self, file: File, offset: int, piece: memoryview) -> None:
+    def digest(self, file: File, offset: int, piece: memoryview) -> None:
         if offset == 0:
             self.state = hashlib.sha256()
         self.state.update(piece)
         if offset + len(piece) == file.bytes:
             sha256 = self.state.hexdigest()
             self.known[file.name] = {"bytes": file.bytes, "sha256": sha256, "executable": file.executable}
+
+    def write(self, file: File, offset: int, piece: memoryview) -> None:
         if self.target and not self.fault:
             try:
                 self._write(file, offset, piece)

@@ -286,6 +286,7 @@ def test_a_node_that_lost_its_copy_gets_it_from_another_and_not_from_the_source(
     assert all(contents(tmp_path / str(rank) / "model") == before for rank in range(3))
 
 
+@pytest.mark.slow
 def test_a_node_without_a_place_is_told_and_the_others_have_theirs(tmp_path):
     model = source(tmp_path / "model", {"a": 1000})
     (tmp_path / "0").touch()  # no folder can be made there
@@ -304,6 +305,7 @@ def test_wrong_input_ends_all_ranks_at_once(tmp_path, ranks):
     assert "this is to be a SPEC" in staged(ranks, tmp_path / "no", status=2).stderr
 
 
+@pytest.mark.slow
 def test_a_disk_that_fails_in_the_middle_holds_nobody_up(tmp_path):
     """The second rank may write no file of more than 64 MB (MPI's own are smaller), where the disk seems to have room."""
     model = source(tmp_path / "model", {"a": 100, "b": 100})
