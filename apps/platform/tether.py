@@ -29,6 +29,7 @@ from typing import Any
 
 PATIENCE_S = 5.0  # for an answer of the anchor
 PAUSE_S = 0.2  # between attempts to reach it
+STARTS = 5  # at most, of a command that is killed
 PR_SET_CHILD_SUBREAPER = 36  # of Linux's prctl
 
 
@@ -82,27 +83,54 @@ class Anchor:
             held.add(connection)
 
 
+class Tied:
+    """A command and all that it starts. It is started again where it was killed: a launcher of many nodes would end them all."""
+
+    def __init__(self, command: Sequence[str], grace_s: float) -> None:
+        self.command, self.grace_s, self.wanted = command, grace_s, True
+        self._group, self._over = 0, threading.Event()
+
+    def run(self) -> int:
+        """Returns its exit status when all are gone."""
+        status = 1
+        for _ in range(STARTS):
+            status = self._once() if self.wanted else status
+            if status >= 0:
+                return status
+        return 128 - status
+
+    def _once(self) -> int:
+        child, self._over = subprocess.Popen(self.command, start_new_session=True), threading.Event()
+        self._group, status = child.pid, 1
+        if not self.wanted:  # it was told so just now
+            self._clear()
+        with suppress(ChildProcessError):  # none is left
+            while True:
+                pid, said = os.wait()
+                if pid == child.pid:
+                    status = child.returncode = os.waitstatus_to_exitcode(said)
+                    self._clear()  # the workers, whose manager is gone
+        self._over.set()
+        return status
+
+    def end(self, *given: Any) -> None:
+        """It is not wanted any more; also a handler of signals."""
+        self.wanted = False
+        self._clear()
+
+    def _clear(self) -> None:
+        if self._group:
+            threading.Thread(target=_end, args=(self._group, self.grace_s, self._over), daemon=True).start()
+
+
 def main(addresses: Sequence[str], port: int, token: str, grace_s: float, command: Sequence[str]) -> int:
     """Runs the command until it ends or the anchor is gone; its exit status."""
     _adopt()
-    child = subprocess.Popen(command, start_new_session=True)
-    over = threading.Event()
-
-    def end(*given: Any) -> None:
-        threading.Thread(target=_end, args=(child.pid, grace_s, over), daemon=True).start()  # a handler must not wait
-
-    signal.signal(signal.SIGTERM, end)
+    tied = Tied(command, grace_s)
+    signal.signal(signal.SIGTERM, tied.end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_watch, args=(addresses, port, token, end), daemon=True).start()
-    status = 1
-    with suppress(ChildProcessError):  # none is left
-        while True:
-            pid, said = os.wait()
-            if pid == child.pid:
-                status = child.returncode = os.waitstatus_to_exitcode(said)
-                end()  # the workers, whose manager is gone
-    over.set()
-    return status
+    threading.Thread(target=_watch, args=(addresses, port, token, tied.end), daemon=True).start()
+    return tied.run()
 
 
 def _adopt() -> None:

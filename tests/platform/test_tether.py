@@ -45,14 +45,17 @@ def test_all_end_when_the_driver_is_killed_and_may_save(tmp_path):
     assert gone(pids, 20) and (tmp_path / "saved").exists()
 
 
-def test_workers_end_with_their_manager(tmp_path):
+def test_workers_end_with_their_manager_and_another_is_started(tmp_path):
     driver, (manager, worker) = tied_to_a_driver(tmp_path)
-    try:
-        os.kill(manager, signal.SIGKILL)
-        assert gone([manager, worker], 20) and (tmp_path / "saved").exists()
-    finally:
-        driver.kill()
-        driver.wait()
+    (tmp_path / "ready").unlink()
+    os.kill(manager, signal.SIGKILL)
+    assert gone([manager, worker], 20) and (tmp_path / "saved").exists()
+    assert wait_for((tmp_path / "ready").exists, 60)
+    others = [int(word) for word in (tmp_path / "pids").read_text().split()]
+    assert not {manager, worker} & set(others)
+    driver.kill()
+    driver.wait()
+    assert gone(others, 20)
 
 
 @pytest.fixture
