@@ -102,12 +102,14 @@ def running(
     """
     import parsl
 
+    from workflows import interchange
     from workflows.retries import Retries
 
     config, retries = site.parsl(folder, memoizer), Retries(site.retries, folder, say)
     retries.govern(config)
     letting_go = _tie(config, site.grace_s)
     kernel = parsl.load(config)
+    unwatched = interchange.watched(config.executors)
     try:
         yield kernel
     except BaseException:
@@ -120,6 +122,7 @@ def running(
         processes.close(site.grace_s)
         raise
     finally:
+        unwatched()
         kernel.cleanup()
         parsl.clear()
         letting_go()
