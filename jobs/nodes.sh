@@ -23,7 +23,9 @@ if [ -n "${ENV_TAR:-}" ]; then
     fi
     good_nodes stage "$ENV_TAR" --unpack --name env || return 1
     export MERIT_NODEFILE="$merit_nodes"
-    source "$STAGING/env/bin/activate" || return 1  # MERIT_VENV stays: a successor finds no copies when it starts
+    source "$STAGING/env/bin/activate" || return 1
+    # for workers; MERIT_VENV stays as it is, since a successor inherits it and has no copies yet when it starts
+    [ "$SITE" = local ] || where+=(--site-option "venv=$STAGING/env")
 fi
 if [ -n "${NEEDED:-}" ]; then
     (   # ranks are to meet as those of training do
