@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps import artifacts
+from apps import artifacts, stages
 from apps.platform import copies, nearby, unpacking
 from apps.platform.copies import Unreadable
 from apps.records import MeritError
@@ -212,6 +212,27 @@ def test_a_task_takes_the_copy_where_its_node_has_a_whole_one(tmp_path):
     os.truncate(copy / "a", 8)
     assert nearby.models(machine) == machine
     assert nearby.models({"model": "", "staging": ""}) == {"model": "", "staging": ""}
+
+
+def look(out: Path, inputs: dict, options: dict) -> dict:
+    """A stage that says what it was told."""
+    return {"model": options["model"]}
+
+
+train = look  # the stage whose ranks look themselves
+
+
+@pytest.mark.parametrize("stage", ["look", "train"])
+def test_a_stage_is_told_of_the_copy_wherever_it_runs_and_its_key_is_the_same(tmp_path, stage):
+    model = source(tmp_path / "model", {"a": 9})
+    copy = copies.copy(model, tmp_path / "t").path
+    machine = {"model": str(model), "staging": str(tmp_path / "t")}
+    made = stages.execute(
+        stage=stage, key="ab" * 16, module="tests.platform.test_staging", root=str(tmp_path / "store"),
+        options={}, machine=machine, given={}, pool="",
+    )  # fmt: skip
+    assert stages.facts_of(made)["model"] == str(copy if stage == "look" else model)
+    assert str(copy) not in (Path(made.path) / "manifest.json").read_text()
 
 
 def test_an_adapter_that_cannot_be_copied_is_read_in_place(tmp_path, caplog):
