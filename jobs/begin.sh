@@ -22,9 +22,8 @@ elif [ -n "${MERIT_VENV:-}" ]; then
     source "$MERIT_VENV/bin/activate" || return 1
 fi
 
-# xargs splits at blanks but for those in quotation marks, and carries nothing out
-mapfile -t settings < <(xargs -r printf '%s\n' <<<"${SETTINGS:-}")
+read -ra settings <<<"${SETTINGS:-}"
 where=(--site "$SITE")
-while IFS= read -r option; do
+for option in ${SITE_OPTIONS:-}; do
     where+=(--site-option "$option")
-done < <(xargs -r printf '%s\n' <<<"${SITE_OPTIONS:-}")
+done

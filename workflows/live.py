@@ -205,7 +205,7 @@ def _await_all(plan: Plan, ending: deadline.Deadline) -> bool:
     return in_time and not waiting
 
 
-LAST_S = 2  # before the end of a job, in which the driver need not be killed
+LAST_S = 5  # before the end of a job: what is left of the driver then ends by itself, and is not killed
 
 
 def hand_on(folder: Path, ending: deadline.Deadline, nodes: Collection[Node], progress: Any) -> deadline.OutOfTime:

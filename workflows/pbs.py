@@ -39,8 +39,13 @@ class PBS:
     ) -> str:
         """Submits from the folder of the job that this process is in, else from the current one.
 
-        Values travel in qsub's environment and `-v` has names alone, so that commas and quotation marks in them are safe.
+        Values travel in qsub's environment and `-v` has names alone, so that blanks and commas in them are safe. Quotation marks
+        and backslashes are not: qsub drops or doubles them, so such a value is refused.
         """
+        if spoilt := [name for name, value in variables.items() if set(value) & set("'\"\\")]:
+            raise MeritError(
+                f"qsub would spoil the quotation marks or backslashes in {', '.join(spoilt)}; say it in a file of settings (CONFIG)"
+            )
         words = ["qsub", *options, *(("-W", f"depend=afterany:{after}") if after else ())]
         words += ["-v", ",".join(variables)] if variables else []
         done = _call([*words, str(script)], cwd=os.environ.get("PBS_O_WORKDIR"), env={**os.environ, **variables})
@@ -174,7 +179,9 @@ def _patiently(id: str) -> Job | None:
 
 def _call(words: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(words, capture_output=True, text=True, timeout=120, **how)
+        return subprocess.run(
+            words, capture_output=True, encoding="utf-8", errors="replace", timeout=120, **how
+        )  # qstat gives other letters back as bytes that are no UTF-8
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MeritError(f"{words[0]}: {error}; is this a machine with PBS?") from error
 

@@ -99,13 +99,16 @@ def described(asked: dict[str, Any], name: str, arguments: list[str]) -> dict[st
 
 
 def variables(text: str) -> dict[str, str]:
-    """Of `-v`: a comma ends a value unless it is quoted or has a backslash before it; a name alone is taken from here."""
+    """Of `-v`: a comma ends a value unless it is quoted or has a backslash before it; a name alone is taken from here.
+
+    Quotation marks do not get through, whichever way they come.
+    """
     found: dict[str, str] = {}
     for word in re.findall(r"""(?:\\.|"[^"]*"|'[^']*'|[^,"'])+""", text):
         name, equals, value = word.partition("=")
         if not equals and name not in os.environ:
             server.fail("qsub", "cannot send environment with the job", 1)
-        found[name] = re.sub(r"""\\([,"'])|["']""", r"\1", value) if equals else os.environ[name]
+        found[name] = re.sub(r"""\\([,"'])|["']""", r"\1", value) if equals else re.sub("[\"']", "", os.environ[name])
     return found
 
 

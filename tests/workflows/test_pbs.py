@@ -42,8 +42,8 @@ def script(folder: Path, body: str) -> Path:
 
 
 def test_a_job_is_submitted_run_and_told_of(cluster, tmp_path):
-    """Values with commas, quotation marks and spaces arrive as they are; the command line overrides directives."""
-    odd = {"SETTINGS": "a={b: [1, 2]} c='x y'", "NAME": 'say "so"', "EMPTY": ""}
+    """Values with commas and blanks arrive as they are; the command line overrides directives."""
+    odd = {"SETTINGS": "a={b: [1, 2]} c=x", "NAME": "say so", "EMPTY": ""}
     told = 'printf "%s\\n" "$SETTINGS" "$NAME" "[$EMPTY]" "$0" "${OTHER-none}"; sort "$PBS_NODEFILE"; exit 3\n'
     batch = pbs.PBS()
     id = batch.submit(script(tmp_path, told), odd, options=("-l", "select=1", "-N", "other"))
@@ -59,6 +59,12 @@ def test_a_job_is_submitted_run_and_told_of(cluster, tmp_path):
     assert " ".join(job.options) == (
         "-q debug -A mine -N other -l select=1 -l place=free -l walltime=00:01:00 -l filesystems=home:flare"
     )
+
+
+@pytest.mark.parametrize("value", ["it's", 'say "so"', "a\\b"])
+def test_values_that_qsub_spoils_are_refused(tmp_path, value):
+    with pytest.raises(MeritError, match="qsub would spoil the quotation marks or backslashes in SETTINGS"):
+        pbs.PBS().submit(tmp_path / "any.pbs", {"SETTINGS": value})
 
 
 def test_a_job_that_is_not_known_is_none(cluster):
@@ -149,8 +155,9 @@ def test_outside_of_a_job_there_is_nothing_around():
 
 def test_what_pbs_prints_for_odd_values_is_read_all_the_same(cluster, tmp_path):
     """`inf`, `.5` and 0x1F come without quotation marks, a stray backslash as it is: no JSON, and yet all is there."""
-    odd = {"A": "inf", "B": ".5", "C": "0x1F", "D": "one\\d", "E": "0012", "F": "1e3", "G": "two\nlines"}
-    id = pbs.PBS().submit(script(tmp_path, "sleep 30\n"), odd)
+    odd = {"A": "inf", "B": ".5", "C": "0x1F", "D": "one\\d", "E": "0012", "F": "1e3"}
+    words = ("-v", ",".join(f"{name}={value}" for name, value in odd.items()), str(script(tmp_path, "sleep 30\n")))
+    id = cluster.qsub(*words, folder=tmp_path)
     cluster.wait(id, "R")
     text = cluster.run("qstat", "-f", "-F", "json", id, folder=tmp_path).stdout
     with pytest.raises(json.JSONDecodeError):
