@@ -6,13 +6,13 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from apps.records import MeritError
 from workflows.config import PostTrain
 from workflows.simulation import forecast, times
-from workflows.simulation.events import Simulation
+from workflows.simulation.events import Simulation, noticed
 from workflows.simulation.placement import BEST, TODAY, Policy
 from workflows.simulation.shape import Group, Need
 from workflows.simulation.times import Failures, Times, Training
@@ -83,7 +83,7 @@ def test_a_failed_nodes_tasks_begin_anew_once_it_is_noticed():
     assert found.hours > calm.hours
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(1, 30), st.integers(1, 9), st.integers(0, 8), st.floats(0, 0.5), st.floats(0, 40), st.integers(0, 9))
 def test_time_is_conserved_and_never_better_than_the_work_allows(count, nodes, training, spread, rate, seed):
     groups = [rollouts(count), Group("grade", "cpu", 1, count, (Need(0, True),)), rollouts(count, Need(1, True))]
@@ -125,6 +125,12 @@ def test_a_task_of_a_failed_node_is_begun_again_when_it_is_overdue():
     waiting, impatient = hours(0), hours(3)
     assert waiting.failures and waiting.hours * 3600 > 3000  # until the failure is noticed
     assert impatient.hours * 3600 < 400 and impatient.lost > 0
+
+
+def test_of_three_overdue_tasks_of_a_node_all_that_it_had_are_begun_again():
+    assert noticed([60, 70, 80, 90, 95, 100], 600) == [60, 70, 80, 80, 80, 80]
+    assert noticed([60, 70], 65) == [60, 65] and noticed([], 600) == []
+    assert noticed([math.inf] * 4, 600) == [600] * 4  # a driver that does not look
 
 
 def test_of_two_who_do_a_task_the_first_counts():

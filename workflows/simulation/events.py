@@ -24,6 +24,7 @@ from workflows.simulation.shape import Group
 from workflows.simulation.times import Times
 from workflows.simulation.waiting import Waiting
 
+MISSED = 3  # overdue tasks of one node by which a driver may tell that it has failed; by chance there never are so many
 DRAWS = 1 << 14
 
 
@@ -250,12 +251,12 @@ class Simulation:
         self.failures += 1
         tasks = [task for task in self.running if node in task.nodes]
         self.place.fail(node, self.now)
-        for task in tasks:
+        due = [max(0.0, task.start + task.limit - self.now) if self.policy.overdue else math.inf for task in tasks]
+        for task, seconds in zip(tasks, noticed(due, self.times.failures.notice), strict=True):
             self.sums["lost"] += (self.now - task.start) * task.tiles
             self._leave(task)
             self.unnoticed += 1
-            overdue = max(0.0, task.start + task.limit - self.now) if self.policy.overdue else math.inf
-            self._later(min(self.times.failures.notice, overdue), self._notice, task)
+            self._later(seconds, self._notice, task)
 
     def _notice(self, task: Task) -> None:
         self.unnoticed -= 1
@@ -276,3 +277,12 @@ class Simulation:
             self.draws = iter(np.exp(self.times.spread * self.rng.standard_normal(DRAWS)).tolist())
             factor = next(self.draws)
         return factor
+
+
+def noticed(due: Sequence[float], notice: float) -> list[float]:
+    """Seconds until each task of a node that has failed is begun anew, where they are overdue in so many seconds.
+
+    With the third that is missed all are, and at the latest when the failure is noticed otherwise.
+    """
+    missed = sorted(due)[MISSED - 1] if len(due) >= MISSED else math.inf
+    return [min(own, missed, notice) for own in due]

@@ -22,7 +22,7 @@ from workflows.simulation.shape import MARKS, Group, scaled, shape
 from workflows.simulation.times import Times
 
 NODES = (1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096, 10000)
-SHARES = (1 / 16, 1 / 8, 1 / 4)  # of the nodes that a round trains on
+SHARES = (1 / 16, 3 / 32, 1 / 4)  # of the nodes that a round trains on
 TRIAL_ROUNDS = 8  # of fewer the last one, which has nothing beside it, would weigh too much
 SHARD_S, LEAST_S = (
     300,

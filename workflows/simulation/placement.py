@@ -14,7 +14,8 @@ class Policy:
     dedicated: bool = False  # training has its nodes to itself; else inference lends them
     ahead: bool = True  # nodes are lent as soon as all plays that a training task waits for have begun
     spread_out: bool = True  # a training task takes nodes beyond its share that nobody else has work for
-    overdue: float = 3.0  # σ beyond the median after which a task is begun once more elsewhere; 0 = never
+    # σ beyond the median after which a task is begun once more elsewhere, and after three of a node all that it had; 0 = never
+    overdue: float = 3.0
     late: float = 0.0  # σ beyond the median that must fit before the end of a job
 
 
