@@ -14,7 +14,10 @@ from tests import command
 from tests.pbs.cluster import Cluster
 
 JOBS = sorted((command.ROOT / "jobs").glob("*.pbs"))
-SMALL = " ".join(f"'{word}'" for word in command.SMALL)  # blanks part the words of SETTINGS
+SMALL = (
+    "engine.name=scripted rounds=1 tasks.train=40 tasks.validation=20 tasks.test=20 rollout.tasks=4 rollout.samples=4 "
+    + ("evaluation.tasks=12 evaluation.samples=2 evaluation.validation_tasks=8 evaluation.shown_tasks=2")
+)
 FIRST = ("-q", "debug", "-l", "select=1", "-A", "mine")
 LOCAL = f"SITE=local,MERIT={command.ROOT}"
 
@@ -40,7 +43,7 @@ from apps.training.objectives import sft
 from apps.training.objectives.sft import NEEDS, Options
 def loss(batch, options):
     if Path(__file__).with_name("slow").exists():
-        time.sleep(1)
+        time.sleep(2)
     return sft.loss(batch, options)
 '''
 
@@ -157,7 +160,7 @@ def test_a_run_that_a_walltime_cuts_short_is_gone_on_with_and_ends_as_if_it_had_
     )
     assert (folder / "runs" / "cut" / "log.txt").read_text().count(" begins: ") == len(jobs)
     assert {artifact: when for artifact, when in artifacts(folder).items() if artifact in kept} == kept
-    whole = submit(cluster, folder, "pipeline.pbs", NAME="whole", SETTINGS=f"{words} store=undisturbed")
+    whole = submit(cluster, folder, "pipeline.pbs", NAME="cut", SETTINGS=f"{words} store=undisturbed runs=others")
     assert cluster.wait(whole)["Exit_status"] == 0, output(folder, whole)
     assert artifacts(folder).keys() == artifacts(folder, "undisturbed").keys()
 
@@ -196,7 +199,12 @@ def test_training_that_a_walltime_cuts_short_is_gone_on_with_and_gives_the_same_
     """It has saved its steps when the job's time was up; the next job does the rest, bit for bit."""
     (folder / "slow.py").write_text(OBJECTIVE)
     (folder / "slow").touch()
-    words = f"objective.name={folder}/slow.py 'training={{step_rows: 4, epochs: 2, lora: {{r: 2}}}}'"
+    spoken = [
+        [{"role": "user", "content": f"{n} plus {n}?"}, {"role": "assistant", "content": f"ANSWER: {2 * n}"}]
+        for n in range(140)
+    ]
+    (folder / "chats.jsonl").write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in spoken))
+    words = f"data.path=chats.jsonl objective.name={folder}/slow.py training.step_rows=4 training.epochs=2 training.lora.r=2"
     cut = {
         "WORKFLOW": "sft",
         "NAME": "cut",
@@ -210,9 +218,11 @@ def test_training_that_a_walltime_cuts_short_is_gone_on_with_and_gives_the_same_
     (folder / "slow").unlink()
     jobs = gone_on_with(cluster, folder, "cut")
     assert not list((folder / "store" / "partial").glob("*/step-*")) and len(jobs) >= 2
-    whole = submit(cluster, folder, "pipeline.pbs", WORKFLOW="sft", NAME="whole", SETTINGS=f"{words} store=other")
+    whole = submit(
+        cluster, folder, "pipeline.pbs", WORKFLOW="sft", NAME="cut", SETTINGS=f"{words} store=other runs=others"
+    )
     assert cluster.wait(whole)["Exit_status"] == 0, output(folder, whole)
-    cut_, whole_ = (sorted((folder / "runs" / name / "adapter").glob("*.safetensors")) for name in ("cut", "whole"))
+    cut_, whole_ = (sorted((folder / runs / "cut" / "adapter").glob("*.safetensors")) for runs in ("runs", "others"))
     assert cut_ and [f.read_bytes() for f in cut_] == [f.read_bytes() for f in whole_]
 
 
