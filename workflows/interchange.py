@@ -26,6 +26,14 @@ def watched(executors: Iterable[Any]) -> Callable[[], None]:
     return over.set
 
 
+def unheard(executors: Iterable[Any]) -> None:
+    """From here on results are not taken in: of a task that was given up Parsl's thread would die, with a traceback."""
+    for executor in executors:
+        if getattr(executor, "_result_queue_thread", None):
+            executor._result_queue_thread_exit.set()
+            executor._result_queue_thread.join(PATIENCE_S)
+
+
 def _be_answered(client: Any) -> None:
     import zmq
 

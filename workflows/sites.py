@@ -117,6 +117,7 @@ def running(
         retries.close()
         # tasks that waited are handed to executors that are shut; the library would print a traceback for each
         logging.getLogger("concurrent.futures").disabled = True
+        interchange.unheard(config.executors)
         for task in list(kernel.tasks.values()):
             _give_up(task)
         processes.close(site.grace_s)
