@@ -209,6 +209,8 @@ def _begin(study: Study, described: Mapping[str, Any]) -> None:
     run_folder.write(study.folder / MANIFEST, study.text())
     run_folder.write(study.folder / "environment.json", json.dumps(dict(described), indent=2) + "\n")
     run_folder.ended(study.folder, "running", None)
+    if described.get("job"):
+        run_folder.note_job(study.folder, described["job"], "began")
     run_folder.point_at_latest(study.folder)
 
 
