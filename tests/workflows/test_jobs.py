@@ -234,6 +234,10 @@ def test_a_study_and_an_evaluation_are_jobs_too(cluster, folder):
     study = submit(cluster, folder, "sweep.pbs", MANIFEST="study.yaml", SETTINGS=SMALL, SITE_OPTIONS="cores=1")
     assert cluster.wait(study)["Exit_status"] == 0, output(folder, study)
     assert (folder / "runs" / "study" / "sweep.html").is_file()
+    assert (folder / "runs" / "study" / "jobs.txt").read_text().split()[2:] == [
+        study,
+        "began",
+    ]  # or status disbelieves its driver
     again = submit(cluster, folder, "evaluate.pbs", RUN="study/one", SETTINGS="evaluation.tasks=16")
     assert cluster.wait(again)["Exit_status"] == 0, output(folder, again)
     found = summary(folder, "evaluate-one")
