@@ -41,7 +41,7 @@ class Retries:
 
     def __init__(self, most: int, folder: Path, say: Callable[[str], None]) -> None:
         self.most, self.say, self.resting = most, say, Resting(folder, say)
-        self._alarm = Alarm()
+        self._alarm, self._over = Alarm(), False
         self._lock = threading.Lock()
         self._tasks: dict[str, Mapping[str, Any]] = {}  # key -> Parsl's record of who makes it
         self._waits: dict[int, Future] = {}  # task -> what its next attempt waits for
@@ -56,6 +56,8 @@ class Retries:
         self.resting.govern(config.executors)
 
     def close(self) -> None:
+        """The run ends: nothing more is tried again."""
+        self._over = True
         self._alarm.close()
 
     def before(self, task: Mapping[str, Any]) -> Future | None:
@@ -70,9 +72,9 @@ class Retries:
         if isinstance(error, Again):
             return 0
         kind = faults.kind(error)
-        if kind == faults.INPUT and "key" in task["kwargs"]:
+        if kind == faults.INPUT and "key" in task["kwargs"] and not self._over:
             return self._make_inputs(error, task)
-        if kind == faults.MACHINE and self.most:
+        if kind == faults.MACHINE and self.most and not self._over:
             return self._elsewhere(error, task)
         return self.most + 1
 

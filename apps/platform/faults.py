@@ -11,7 +11,7 @@ import errno
 import re
 from collections.abc import Sequence
 
-from apps.platform import processes
+from apps.platform import processes, requests
 from apps.records import Artifact, MeritError
 
 MACHINE = "the machine"
@@ -23,6 +23,7 @@ NUMBERS = {getattr(errno, name) for name in (
     "ESTALE", "EIO", "EREMOTEIO", "ENODEV", "ENXIO", "ENOTCONN", "ESHUTDOWN", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN",
     "ENETUNREACH", "ENETRESET", "ENOLINK", "ECOMM", "ETIMEDOUT",
 ) if hasattr(errno, name)}  # fmt: skip
+BY_OTHERS = (processes.WorkerDied, processes.TimedOut, requests.AskedToEnd)  # also of ranks, if one dies
 CLASSES = {"WorkerLost", "ManagerLost", "DistNetworkError", "DistStoreError", "DistBackendError"}  # Parsl's, torch's
 MACHINE_SAYS = re.compile(
     r"stale file handle|connection (closed|reset|refused|timed out|aborted)|broken pipe|socket timeout|no route to host"
@@ -52,7 +53,7 @@ def kind(error: BaseException) -> str:
     """MACHINE, MEMORY, INPUT or OWN."""
     if isinstance(error, LostInput):
         return INPUT
-    if isinstance(error, (processes.WorkerDied, processes.TimedOut)):  # ranks that died without a word too
+    if isinstance(error, BY_OTHERS):
         return MACHINE
     if isinstance(error, MeritError):
         return OWN

@@ -149,6 +149,7 @@ def leave_fault(folder: Path, world: World, error: BaseException) -> None:
     fault = {
         "rank": world.rank,
         "own": isinstance(error, MeritError),
+        "ended": isinstance(error, requests.AskedToEnd),
         "message": str(error) if isinstance(error, MeritError) else f"{type(error).__name__}: {error}",
         "traceback": "".join(traceback.format_exception(type(error), error, error.__traceback__)),
     }
@@ -165,7 +166,7 @@ def _raise_fault(folder: Path, ranks: int, status: int) -> None:
         raise processes.WorkerDied(f"the {ranks} ranks ended with status {status}. The end of their output:\n{words}")
     fault = json.loads(file.read_text(encoding="utf-8"))
     who = f"rank {fault['rank']} of {ranks}: " if ranks > 1 else ""
-    kind = MeritError if fault["own"] else RuntimeError
+    kind = requests.AskedToEnd if fault["ended"] else MeritError if fault["own"] else RuntimeError
     raise kind(who + fault["message"]) from processes.RemoteTraceback(f"\n{fault['traceback']}")
 
 

@@ -12,6 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from apps.records import MeritError
+
+
+class AskedToEnd(MeritError):
+    """The work has ended because it was told to by SIGTERM: when a run stops, or when another rank has died."""
+
 
 class Requests:
     """What has been asked so far."""

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apps.platform import mpi
-from apps.platform.requests import Requests
-from apps.records import MeritError
+from apps.platform.requests import AskedToEnd, Requests
 from apps.training import checkpoint
 from apps.training.checkpoint import Checkpoint, Position
 from apps.training.rows import Rows
@@ -64,7 +63,7 @@ class Keeper:
             self.saved, self.asked.save = time.monotonic(), False
         if end:
             kept = "what is done is kept, and gone on with by the next run" if self.folder else "nothing of it is kept"
-            raise MeritError(f"training was asked to end (SIGTERM) and did so after step {trainer.steps}; {kept}")
+            raise AskedToEnd(f"training was asked to end (SIGTERM) and did so after step {trainer.steps}; {kept}")
 
     def _due(self) -> bool:
         return self.asked.save or 0 < self.minutes * 60 <= time.monotonic() - self.saved

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
 
-from apps.platform import faults, processes
+from apps.platform import faults, mpi, processes, requests
 from apps.records import Artifact, MeritError
 
 XPU = "level_zero backend failed with error: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)"
@@ -29,6 +29,7 @@ def out_of_memory() -> Exception:
         (ManagerLost(b"ab", "x1"), faults.MACHINE),
         (processes.WorkerDied("a worker process was killed by SIGKILL"), faults.MACHINE),
         (processes.TimedOut("a worker process took longer than 5 s and was killed"), faults.MACHINE),
+        (requests.AskedToEnd("training was asked to end (SIGTERM)"), faults.MACHINE),
         (ConnectionResetError(104, "Connection reset by peer"), faults.MACHINE),
         (OSError(errno.ESTALE, "Stale file handle"), faults.MACHINE),
         (OSError("Unable to open file (errno = 116, error message = 'Stale file handle')"), faults.MACHINE),
@@ -72,3 +73,10 @@ def test_a_lost_input_is_still_named_after_it_was_sent():
     lost = Artifact("grade", "ab", "/store/grade/ab")
     again = pickle.loads(pickle.dumps(faults.LostInput("an input is gone", [lost])))
     assert (str(again), again.lost) == ("an input is gone", (lost,))
+
+
+def test_ranks_that_end_because_one_has_died_are_not_at_fault(tmp_path):
+    mpi.leave_fault(tmp_path, mpi.World(0, 2), requests.AskedToEnd("training was asked to end (SIGTERM)"))
+    with pytest.raises(MeritError, match="^rank 0 of 2: training was asked to end") as raised:
+        mpi._raise_fault(tmp_path, 2, 1)
+    assert faults.kind(raised.value) == faults.MACHINE
