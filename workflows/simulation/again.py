@@ -65,7 +65,7 @@ def predict(of: Measured, settings: PostTrain, site: sites.Site) -> Prediction:
     """What the run of these settings on this site will take."""
     simulated, busy = _simulated(of.costs, settings, site)
     itself, _ = _simulated(of.costs, of.settings, of.site)
-    return Prediction(simulated, simulated * of.costs.wall_s / itself, busy, site.capacity)
+    return Prediction(simulated, simulated * (of.costs.wall_s or itself) / itself, busy, site.capacity)
 
 
 def _simulated(costs: Costs, settings: PostTrain, site: sites.Site) -> tuple[float, float]:
@@ -101,7 +101,7 @@ def stage_times(of: Measured) -> dict[str, Any]:
         f"{stage} {kind}".strip(): round(seconds, 3) for (stage, kind), seconds in told.items() if stage != "train"
     }
     return {
-        "what": f"measured: {of.folder.name}, {costs.wall_s:.0f} s on {of.site.capacity} cores",
+        "what": f"measured: {of.folder.name}, {costs.busy_s:.0f} core-seconds on {of.site.capacity} cores",
         "stages": found,
         "train": {"seconds": round(median(trained), 3) if trained else 0.0, "nodes": 1, "most": 1},
         "load": round(costs.loads.get("inference", 0.0), 3),
@@ -123,11 +123,12 @@ def write(of: Measured, out: Path) -> Path:
 
 def lines(of: Measured, settings: Sequence[str], found: Prediction) -> list[str]:
     """For people."""
-    costs = of.costs
-    changed = ", ".join(settings) or "itself"
+    costs, cores = of.costs, of.site.capacity
+    took = "some of its tasks were found in the store"
+    if costs.wall_s:
+        took = f"{costs.wall_s:.1f} s, {costs.busy_s:.1f} core-seconds, {costs.busy_s / costs.wall_s / cores:.0%} of {cores} cores"
+    told = f"{found.predicted_s:.1f} s, {found.busy_s:.1f} core-seconds, {found.share:.0%} of {found.cores} cores"
     return [
-        f"measured   {of.folder}: {costs.wall_s:.1f} s, {costs.busy_s:.1f} core-seconds, "
-        f"{costs.busy_s / costs.wall_s / of.site.capacity:.0%} of {of.site.capacity} cores",
-        f"predicted  {changed}: {found.predicted_s:.1f} s, {found.busy_s:.1f} core-seconds, {found.share:.0%} of {found.cores} cores "
-        f"(simulated: {found.simulated_s:.1f} s)",
+        f"measured   {of.folder}: {took}",
+        f"predicted  {', '.join(settings) or 'itself'}: {told} (simulated: {found.simulated_s:.1f} s)",
     ]

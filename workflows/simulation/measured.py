@@ -24,11 +24,13 @@ from pydantic_core import to_jsonable_python
 from apps import artifacts, records, stages
 from apps.platform import work
 from apps.records import MeritError
+from workflows import usage
 from workflows.plan import Node
 from workflows.simulation.machine import Task
 
 UNITS = ("traces", "turns", "tokens", "replays")  # facts of a stage that its work grows with
 SHARDED = ("rollout", "grade", "replay", "assign", "retell")
+LOADING = {"inference": "rollout", "training": "train"}  # executor -> the stage by which its loading is measured
 SPLIT = {"take": ("start", "count", "part"), "training": stages.HOW}  # options that say how work is divided
 
 
@@ -50,6 +52,10 @@ class Group:
     work: float = 0.0  # core-seconds, without loading
     units: dict[str, float] = field(default_factory=lambda: dict.fromkeys(UNITS, 0.0))
 
+    def add(self, held: float, seconds: float, units: Mapping[str, float]) -> None:
+        self.held, self.shards, self.work = self.held + held, self.shards + 1, self.work + seconds
+        self.units = {unit: self.units[unit] + units[unit] for unit in UNITS}
+
 
 @dataclass(frozen=True, slots=True)
 class Costs:
@@ -60,11 +66,9 @@ class Costs:
     fits: Mapping[str, Mapping[str, float]]  # stage -> core-seconds: "" for each task, and for each unit
     loads: Mapping[str, float]  # executor -> core-seconds more in a worker's first task
     delays: Mapping[str, float]  # stage -> seconds of a task in which it waited for disk or process
-    medians: Mapping[
-        tuple[str, str], float
-    ]  # (stage, "evaluation" where it plays for figures) -> core-seconds of a task
+    medians: Mapping[tuple[str, str], float]  # (stage, "evaluation" where it plays for figures) -> of a task
     spread: float  # σ of the logarithm of work over its fit
-    wall_s: float
+    wall_s: float | None  # from the first task to the last; None where some were found in the store, of who knows when
     busy_s: float
 
     def of(self, node: Node, kin: str, held: float) -> tuple[float, float]:
@@ -76,43 +80,65 @@ class Costs:
         return _fitted(self.fits[name], group, held / group.held) * _factor(self.fits[name], group), self.delays[name]
 
 
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The tasks of a finished run, by key."""
+
+    told: dict[str, Told]
+    took: dict[str, work.Work]
+    units: dict[str, dict[str, float]]
+    waited: dict[str, float]  # seconds besides its work: a process that starts, files that are written
+
+    def of(self, stage: str, first: bool | None = None) -> list[str]:
+        """Keys of a stage's tasks; those that were the first of their worker, or were not."""
+        return [k for k, one in self.told.items() if one.stage == stage and first in (None, self.took[k].first)]
+
+
 def read(folder: Path, store: Path) -> Costs:
     """Of the run in a folder, whose artifacts lie in `store`. MeritError where there is nothing to measure by."""
-    index = json.loads((folder / "artifacts.json").read_text(encoding="utf-8"))
-    made = {entry["key"]: artifacts.manifest(artifacts.locate(store, entry["stage"], entry["key"])) for entry in index}
-    took = {key: work.of(manifest) for key, manifest in made.items()}
-    if missing := [key for key, cost in took.items() if cost is None]:
-        raise MeritError(
-            f"--measured {folder}: {len(missing)} of its {len(made)} tasks were made before costs were told; run it again in a "
-            "new store"
-        )
-    told = {k: Told(m["stage"], m["record"]["options"], m["record"]["inputs"]) for k, m in made.items()}
-    kins, holds = related(told)
-    facts = {k: json.loads((artifacts.locate(store, t.stage, k) / stages.FACTS).read_text()) for k, t in told.items()}
-    units = {k: {u: float(f.get(u) or 0) for u in UNITS} for k, f in facts.items()}
-    loads = _loads(told, took, units)
-    work_of = {k: max(0.0, cost.cpu_s - _load_in(told[k].stage, cost, loads)) for k, cost in took.items()}
+    run = _finished(folder, store)
+    loads, names = _loads(run), dict.fromkeys(one.stage for one in run.told.values())
+    work_of = {k: max(0.0, cost.cpu_s - _load_in(run.told[k].stage, cost, loads)) for k, cost in run.took.items()}
+    fits = {n: _fit([run.units[k] for k in run.of(n)], [work_of[k] for k in run.of(n)]) for n in names}
+    kins, holds = related(run.told)
     groups: dict[str, Group] = defaultdict(Group)
     for key, kin in kins.items():
-        group = groups[kin]
-        group.held, group.shards, group.work = group.held + holds[key], group.shards + 1, group.work + work_of[key]
-        group.units = {u: group.units[u] + units[key][u] for u in UNITS}
-    by_stage: dict[str, list[str]] = defaultdict(list)
-    for key, one in told.items():
-        by_stage[one.stage].append(key)
-    fits = {name: _fit([units[k] for k in keys], [work_of[k] for k in keys]) for name, keys in by_stage.items()}
-    delays = {s: median(max(0.0, made[k]["seconds"] - took[k].seconds) for k in keys) for s, keys in by_stage.items()}
+        groups[kin].add(holds[key], work_of[key], run.units[key])
     return Costs(
         groups=groups,
-        likes={_like(told[k].stage, told[k].options): kin for k, kin in kins.items()},
+        likes={_like(one.stage, one.options): kins[k] for k, one in run.told.items()},
         fits=fits,
         loads=loads,
-        delays=delays,
-        medians=_medians(told, work_of),
-        spread=_spread(told, units, work_of, fits),
-        wall_s=max(w.ended for w in took.values()) - min(w.began for w in took.values()),
-        busy_s=sum(w.cpu_s for w in took.values()),
+        delays={name: median(run.waited[k] for k in run.of(name)) for name in names},
+        medians=_medians(run.told, work_of),
+        spread=_spread(run, work_of, fits),
+        wall_s=_wall(folder, run.told),
+        busy_s=sum(cost.cpu_s for cost in run.took.values()),
     )
+
+
+def _finished(folder: Path, store: Path) -> Finished:
+    index = json.loads((folder / "artifacts.json").read_text(encoding="utf-8"))
+    places = {entry["key"]: artifacts.locate(store, entry["stage"], entry["key"]) for entry in index}
+    made = {key: artifacts.manifest(place) for key, place in places.items()}
+    took = {key: cost for key, manifest in made.items() if (cost := work.of(manifest))}
+    if len(took) < len(made):
+        raise MeritError(
+            f"--measured {folder}: {len(made) - len(took)} of its {len(made)} tasks were made before costs were told; run it "
+            "again in a new store"
+        )
+    facts = {key: json.loads((place / stages.FACTS).read_text()) for key, place in places.items()}
+    return Finished(
+        told={k: Told(m["stage"], m["record"]["options"], m["record"]["inputs"]) for k, m in made.items()},
+        took=took,
+        units={key: {unit: float(fact.get(unit) or 0) for unit in UNITS} for key, fact in facts.items()},
+        waited={key: max(0.0, made[key]["seconds"] - cost.seconds) for key, cost in took.items()},
+    )
+
+
+def _wall(folder: Path, made: Iterable[str]) -> float | None:
+    told = json.loads((folder / usage.FILE).read_text(encoding="utf-8"))
+    return told["use"]["wall_s"] if {task["key"] for task in told["tasks"]} >= set(made) else None
 
 
 def tasks(nodes: Iterable[Node], costs: Costs, in_driver: Sequence[str]) -> list[Task]:
@@ -160,22 +186,19 @@ def _like(stage: str, options: Mapping[str, Any]) -> str:
     return json.dumps([stage, options.get("agent"), to_jsonable_python(options.get("plan")), seed])
 
 
-def _loads(told: Mapping[str, Told], took: Mapping[str, work.Work], units: Mapping[str, Any]) -> dict[str, float]:
+def _loads(run: Finished) -> dict[str, float]:
     """Core-seconds that the first task of a worker takes beyond the fit of the others, for executors that load models."""
     found = {}
-    for label, stage in (("inference", "rollout"), ("training", "train")):
-        keys = [k for k, one in told.items() if one.stage == stage]
-        later = [k for k in keys if not took[k].first]
-        first = [k for k in keys if took[k].first]
+    for label, stage in LOADING.items():
+        first, later = run.of(stage, True), run.of(stage, False)
         if first and later:
-            fit = _fit([units[k] for k in later], [took[k].cpu_s for k in later])
-            found[label] = max(0.0, median(took[k].cpu_s - _value(fit, units[k]) for k in first))
+            fit = _fit([run.units[k] for k in later], [run.took[k].cpu_s for k in later])
+            found[label] = max(0.0, median(run.took[k].cpu_s - _value(fit, run.units[k]) for k in first))
     return found
 
 
 def _load_in(stage: str, cost: work.Work, loads: Mapping[str, float]) -> float:
-    label = {"rollout": "inference", "train": "training"}.get(stage, "")
-    return loads.get(label, 0.0) if cost.first else 0.0
+    return next((loads.get(label, 0.0) for label, name in LOADING.items() if name == stage and cost.first), 0.0)
 
 
 def _fit(units: Sequence[Mapping[str, float]], seconds: Sequence[float]) -> dict[str, float]:
@@ -214,10 +237,8 @@ def _medians(told: Mapping[str, Told], seconds: Mapping[str, float]) -> dict[tup
     return {place: median(took) for place, took in found.items()}
 
 
-def _spread(told: Mapping[str, Told], units: Mapping[str, Any], seconds: Mapping[str, float], fits: Any) -> float:
+def _spread(run: Finished, seconds: Mapping[str, float], fits: Mapping[str, Mapping[str, float]]) -> float:
     """Over plays and replays."""
-    pairs = [
-        (seconds[k], _value(fits[one.stage], units[k])) for k, one in told.items() if one.stage in ("rollout", "replay")
-    ]
+    pairs = [(seconds[k], _value(fits[name], run.units[k])) for name in ("rollout", "replay") for k in run.of(name)]
     logs = [math.log(a / b) for a, b in pairs if a > 0 and b > 0]
     return float(np.std(logs)) if len(logs) > 1 else 0.0
