@@ -5,6 +5,7 @@ The real command with a tiny real model (tests/checkout.py).
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -93,3 +94,18 @@ def test_a_run_killed_many_times_ends_as_if_it_had_not_been(checkout, undisturbe
     moments = [(rng.randint(0, 12), rng.uniform(0, 1.5)) for _ in range(6)]
     assert killed_and_finished(checkout, tmp_path / "killed", moments) >= 3
     the_same_came_of_it(tmp_path / "killed", undisturbed)
+
+
+@pytest.mark.slow
+def test_the_team_that_a_run_left_is_measured_again_by_its_adapters(checkout, undisturbed, tmp_path):
+    """As jobs/evaluate.pbs does: nothing is trained, and the figures are those that the run ended with."""
+    again = tmp_path / "again"
+    checkout.finish(again, "rounds=0", f"team.adapters={undisturbed}/runs/small/adapters")
+    assert not any(name.startswith(("train/", "batch/")) for name in made(again))
+    figures = [
+        json.loads((where / "runs" / "small" / "summary.json").read_text())["accuracy"]
+        for where in (undisturbed, again)
+    ]
+    for mode in ("greedy", "sampled"):
+        then, now = (figure[mode] for figure in figures)
+        assert now["before"] == now["after"] == then["after"]
