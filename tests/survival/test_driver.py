@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load
 
 from tests.checkout import PATIENCE_S, Checkout, adapters, made, told, wait_for, whole
 
@@ -123,6 +125,24 @@ def test_damaged_artifacts_are_found_and_made_again(checkout, undisturbed, tmp_p
     for stage in ("rollout", "grade"):
         assert f"{stage} {places[stage].name} is damaged: " in told(where)
     assert len(list((where / "store" / "damaged").iterdir())) == 2
+
+
+def ranks(checkout: Checkout) -> list[int]:
+    """The processes that train together, without what started them."""
+    commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in checkout.alive()}
+    return [p for p, words in commands.items() if b"python" in words[0] and b"apps.training.main" in words]
+
+
+def test_training_of_which_a_rank_is_killed_begins_again(checkout, undisturbed, tmp_path):
+    """Two ranks train what one has trained in the undisturbed run, the same within rounding; all else is found."""
+    where = shutil.copytree(undisturbed, tmp_path / "run", symlinks=True)
+    run = checkout.start(where, *CLUSTER, "training.parallel=ddp", "training.ranks=2")
+    assert wait_for(lambda: run.poll() is not None or len(ranks(checkout)) == 2)
+    os.kill(ranks(checkout)[1], signal.SIGKILL)
+    assert run.wait(PATIENCE_S) == 0, told(where)
+    assert "; tried again in 2 s (1 of 2)" in told(where)
+    one, two = ({name: load(content) for name, content in adapters(w).items()} for w in (undisturbed, where))
+    assert all(np.allclose(one[f][name], two[f][name], atol=1e-5) for f in one for name in one[f])
 
 
 @contextmanager
