@@ -60,6 +60,8 @@ def in_process(pool: str, machine: Mapping[str, Any], function: Callable[..., Ou
     with processes.passing_on(grace_s):
         try:
             return processes.run(pool, function, *call, threads=machine.get("threads", 1), **limits)
+        except SystemExit as end:  # Parsl's worker would end with it, and seem to be lost
+            raise RuntimeError(f"the task ended its own process: SystemExit({end.code!r})") from end
         except Exception as error:
             if faults.kind(error) == faults.MEMORY:
                 processes.retire(pool)

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,11 @@ class Resting:
 
     def _write(self, label: str, until: dict[str, float]) -> None:
         file = self._file(label)
-        file.parent.mkdir(parents=True, exist_ok=True)
         aside = file.with_suffix(".part")
-        aside.write_text(json.dumps(until))
-        os.replace(aside, file)
+        with suppress(OSError):  # a full disk: the task is tried again all the same
+            file.parent.mkdir(parents=True, exist_ok=True)
+            aside.write_text(json.dumps(until))
+            os.replace(aside, file)
 
     def _file(self, label: str) -> Path:
         return self.folder / f"{label}.resting.json"

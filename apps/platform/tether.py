@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import secrets
 import selectors
 import shlex
@@ -29,6 +30,7 @@ from typing import Any
 
 PATIENCE_S = 5.0  # for an answer of the anchor
 PAUSE_S = 0.2  # between attempts to reach it
+OPEN_FILES = 16_384
 STARTS = 5  # at most, of a command that is killed
 PR_SET_CHILD_SUBREAPER = 36  # of Linux's prctl
 
@@ -37,6 +39,7 @@ class Anchor:
     """The driver's side: a port at which it says its token, and connections that last as long as it does."""
 
     def __init__(self) -> None:
+        _raise_limit()
         self.token = secrets.token_hex(16)
         self._listener = socket.create_server(("", 0), backlog=512)
         self.port = self._listener.getsockname()[1]
@@ -81,6 +84,14 @@ class Anchor:
             connection.sendall(self.token.encode())
             self._selector.register(connection, selectors.EVENT_READ)
             held.add(connection)
+
+
+def _raise_limit() -> None:
+    """A connection a node: the usual limit of 1,024 open files is less than a large job has."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < enough:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
 
 
 class Tied:

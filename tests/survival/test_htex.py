@@ -56,6 +56,12 @@ def test_a_fault_of_the_task_itself_fails_at_once_with_its_own_words(cluster):
     assert "tried again" not in cluster.said.getvalue()
 
 
+def test_a_task_that_ends_its_process_by_itself_is_at_fault(cluster):
+    with pytest.raises(RuntimeError, match=r"^the task ended its own process: SystemExit\(3\)$"):
+        cluster.launch(16, "leave", "leave-2").result(PATIENCE_S)
+    assert cluster.attempts(16) == 1
+
+
 def test_a_task_that_hangs_is_killed_with_all_that_it_started(cluster):
     assert value(cluster.launch(8, "hang", machine={"timeout_s": 4})) == 8
     assert gone([int(word) for word in (cluster.folder / "hung").read_text().split()])

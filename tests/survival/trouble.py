@@ -102,7 +102,11 @@ def lose(file: Path, options: Mapping[str, Any]) -> None:
     (victim / "sum.txt").read_text()
 
 
-TROUBLES = {f.__name__: f for f in (hang, die, wait, refuse, fill, spoil, stale, lose)}
+def leave(file: Path, options: Mapping[str, Any]) -> None:
+    sys.exit(3)
+
+
+TROUBLES = {f.__name__: f for f in (hang, die, wait, refuse, fill, spoil, stale, lose, leave)}
 
 
 def ranks(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
