@@ -486,7 +486,11 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_figures(tmp_path):
     assert run(tmp_path / "killed", "--resume").returncode == 0
     assert run(tmp_path / "whole", *LONG).returncode == 0
     one, other = summary(tmp_path / "killed"), summary(tmp_path / "whole")
-    assert {k: v for k, v in one.items() if k != "seconds"} == {k: v for k, v in other.items() if k != "seconds"}
+    timed = ("seconds", "use")
+    assert {k: v for k, v in one.items() if k not in timed} == {k: v for k, v in other.items() if k not in timed}
+    work = json.loads((tmp_path / "killed" / "runs" / "post_train" / "work.json").read_text())
+    assert len(work["sessions"]) == 2  # what the killed driver's tasks did counts too
+    assert {task["key"] for task in work["tasks"]} == {path.name for path in artifacts(tmp_path / "killed")}
 
 
 def test_a_second_driver_of_one_run_is_turned_away(tmp_path):

@@ -88,7 +88,8 @@ def _into_summary(folder: Path, use: dict[str, Any]) -> None:
     file = folder / run_folder.SUMMARY
     if file.is_file():
         summary = json.loads(file.read_text(encoding="utf-8"))
-        run_folder.write(file, json.dumps({**summary, "use": use}, indent=1) + "\n")
+        if summary["state"] == "finished":
+            run_folder.write(file, json.dumps({**summary, "use": use}, indent=1) + "\n")
 
 
 def _into_report(folder: Path, svg: str, said: str) -> None:
