@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pickle
 import re
 import threading
 import time
@@ -15,7 +16,7 @@ import pytest
 import yaml
 
 from apps.platform import deadline as of_tasks
-from apps.platform import processes
+from apps.platform import faults, processes
 from apps.records import MeritError
 from tests.command import SMALL
 from workflows import deadline, live, run, sites, store
@@ -219,3 +220,8 @@ def test_a_study_out_of_time_goes_on_too(tmp_path, monkeypatch, clock, capsys):
     another_day(clock)
     assert run.main(command) == 0 and before < kinds(tmp_path)
     assert (tmp_path / "submitted").read_text() == "x"
+
+
+def test_being_too_late_crosses_processes_and_is_not_tried_again():
+    error = pickle.loads(pickle.dumps(of_tasks.TooLate("the job ends")))
+    assert isinstance(error, of_tasks.TooLate) and str(error) == "the job ends" and faults.kind(error) == faults.OWN
