@@ -105,7 +105,8 @@ def _await(look: Callable[[], Standing], wait_s: float) -> Standing:
 
 
 def _says_over(folder: Path) -> bool:
-    return bool(re.match(r"[\d:]+ (finished|failed|stopped|out of time)\b", "".join(standing.lines(folder, 1))))
+    last = "".join(standing.lines(folder, 3))  # some words may come after it
+    return bool(re.search(r"^[\d:]+ (finished|failed|stopped|out of time)\b", last, re.M))
 
 
 def _over(found: Standing) -> bool:

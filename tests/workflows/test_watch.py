@@ -123,7 +123,7 @@ def test_a_run_on_this_machine_is_told_of_followed_and_stopped(tmp_path, running
     assert running.wait(60) == 143
     assert json.loads((tmp_path / "runs" / "slow" / "summary.json").read_text())["state"] == "stopped"
     followed, _ = follower.communicate(timeout=60)
-    assert followed.splitlines()[-2].endswith(" stopped") and followed.splitlines()[-1] == "slow: stopped"
+    assert re.search("^[\\d:]+ stopped$", followed, re.M) and followed.splitlines()[-1] == "slow: stopped"
     assert "there is nothing to stop" in run(tmp_path, "stop", "slow").stdout
 
 
