@@ -59,6 +59,21 @@ def test_shards_of_one_group_are_related_and_hold_their_part():
     assert (holds["a"], holds["b"], holds["e"], holds["f"]) == (3, 5, 5, 1)
 
 
+def test_a_task_is_like_those_of_other_rounds_but_an_untrained_team_is_like_no_trained_one():
+    told = {"base": Told("base", {}, {}), "promote": Told("promote", {}, {})}
+    for key, team, purpose in (
+        ("a", "base", "test"),
+        ("b", "promote", "test"),
+        ("c", "base", "train/1"),
+        ("d", "promote", "train/2"),
+    ):
+        told[key] = Told("rollout", {"seed": f"0/{purpose}", "take": {"count": 1}}, {"policies": (team,)})
+        told[key + "'"] = Told("grade", {}, {"rollout": (key,)})
+    found = measured.alike(told)
+    assert found["a"] != found["b"] and found["c"] == found["d"] != found["a"]
+    assert found["a'"] != found["b'"] and found["c'"] == found["d'"] != found["c"]
+
+
 def test_how_a_task_is_trained_makes_no_other_group():
     pair = [Told("train", {"training": {"lr": lr, "ranks": ranks}}, {}) for lr, ranks in ((1, 1), (1, 2), (2, 1))]
     kins, _ = measured.related(dict(zip("abc", pair, strict=True)))

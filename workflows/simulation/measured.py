@@ -71,10 +71,10 @@ class Costs:
     wall_s: float | None  # from the first task to the last; None where some were found in the store, of who knows when
     busy_s: float
 
-    def of(self, node: Node, kin: str, held: float) -> tuple[float, float]:
+    def of(self, node: Node, kin: str, like: str, held: float) -> tuple[float, float]:
         """(core-seconds, delay) of a task that is to be."""
         name = node.stage.name
-        group = self.groups.get(kin) or self.groups.get(self.likes.get(_like(name, node.options), ""))
+        group = self.groups.get(kin) or self.groups.get(self.likes.get(like, ""))
         if group is None:
             return self.fits.get(name, {}).get("", 0.0), self.delays.get(name, 0.0)
         return _fitted(self.fits[name], group, held / group.held) * _factor(self.fits[name], group), self.delays[name]
@@ -106,7 +106,7 @@ def read(folder: Path, store: Path) -> Costs:
         groups[kin].add(holds[key], work_of[key], run.units[key])
     return Costs(
         groups=groups,
-        likes={_like(one.stage, one.options): kins[k] for k, one in run.told.items()},
+        likes={like: kins[key] for key, like in alike(run.told).items()},
         fits=fits,
         loads=loads,
         delays={name: median(run.waited[k] for k in run.of(name)) for name in names},
@@ -148,10 +148,11 @@ def tasks(nodes: Iterable[Node], costs: Costs, in_driver: Sequence[str]) -> list
         n.key: Told(n.stage.name, n.options, {k: tuple(i.key for i in v) for k, v in n.inputs.items()}) for n in nodes
     }
     kins, holds = related(told)
+    likes = alike(told)
     place = {node.key: number for number, node in enumerate(nodes)}
     found = []
     for node in nodes:
-        seconds, delay = costs.of(node, kins[node.key], holds[node.key])
+        seconds, delay = costs.of(node, kins[node.key], likes[node.key], holds[node.key])
         needs = tuple(place[given.key] for given_ in node.inputs.values() for given in given_)
         label = node.stage.label
         driver = label in in_driver and not node.stage.own_process
@@ -180,10 +181,18 @@ def _undivided(name: str, value: Any) -> Any:
     return {k: v for k, v in value.items() if k not in SPLIT[name]} if name in SPLIT else value
 
 
-def _like(stage: str, options: Mapping[str, Any]) -> str:
-    """What a task is like, whatever its round: its stage, its agent, how and for what it plays."""
-    seed = str(options.get("seed", "")).split("/")[1:2]
-    return json.dumps([stage, options.get("agent"), to_jsonable_python(options.get("plan")), seed])
+def alike(told: Mapping[str, Told]) -> dict[str, str]:
+    """What each task is like, whatever its round: its stage and agent, how and for what it plays, an untrained team or another."""
+    found: dict[str, str] = {}
+    for key, one in told.items():
+        options, team = one.options, one.inputs.get("policies", ())[:1]
+        what = [one.stage, options.get("agent"), options.get("plan"), str(options.get("seed", "")).split("/")[1:2]]
+        what += (
+            [told[k].stage == "base" for k in team] if what[3] != ["train"] else []
+        )  # the first rounds' may be either
+        what += [found[k] for k in one.inputs.get("rollout", ())[:1]] if one.stage in SHARDED else []
+        found[key] = records.digest(to_jsonable_python(what))
+    return found
 
 
 def _loads(run: Finished) -> dict[str, float]:
