@@ -1,6 +1,6 @@
 """One attempt at a task, where it was sent: its inputs are looked at first, and memory that does not suffice is met here.
 
-Not here: what else a failed attempt is tried again for, and where (workflows/retries.py).
+Not here: what else a failed attempt is tried again for, and where (workflows/driver/retries.py).
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ def execute(
     """Runs a stage, wherever it was sent, and puts its artifact into the store.
 
     Raises faults.LostInput where an input is gone or damaged, which then counts as absent. Memory that does not suffice is met
-    with smaller batches here; for other faults see workflows/retries.py.
+    with smaller batches here; for other faults see workflows/driver/retries.py.
     """
     made_from = {name: [artifact.key for artifact in found] for name, found in given.items()}
     folders = {name: [Path(artifact.path) for artifact in found] for name, found in given.items()}

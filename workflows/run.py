@@ -39,8 +39,9 @@ import typer
 from apps import leaf
 from apps.artifacts import FULL
 from apps.records import MeritError
-from workflows import ahead, first, look, nodes, sites, tidy, watch
 from workflows import config as configuration
+from workflows import sites
+from workflows.commands import ahead, first, look, nodes, tidy, watch
 from workflows.plan import Plan
 
 COMMANDS = ("run", "list", "trace", "why", "datasets", "compare", "export", "simulate", "preflight", "stage")
@@ -119,7 +120,7 @@ def run(
     results = workflow.dag(settings, plan)
     if dry_run:
         return _print_plan(plan, settings, site)
-    from workflows import live
+    from workflows.driver import live
 
     folder = Path(settings.runs).absolute() / settings.name
     command = shlex.join(["python", *sys.argv])
@@ -179,7 +180,7 @@ def _sweep(
     resume: bool,
 ) -> None:
     """Carries a study out, or counts what there is to do."""
-    from workflows import sweep
+    from workflows.study import sweep
 
     place: dict[str, Any] = {"site": site or "local", "site_options": site_option}
     fixed: dict[str, Any] = {"seed": seed}
@@ -197,7 +198,7 @@ def _sweep(
     rungs = sweep.planned(study)
     if dry_run:
         return typer.echo(f"# site: {place['site']}\n{sweep.table(study, rungs)}")
-    from workflows import sweep_live
+    from workflows.study import sweep_live
 
     with _ending(shlex.join(["python", *sys.argv])):
         ended = sweep_live.carry_out(study, rungs, chosen, place)
@@ -212,7 +213,7 @@ def _sweep(
 @contextmanager
 def _ending(command: str) -> Iterator[None]:
     """Whatever ends a run, the user is told how to go on."""
-    from workflows import deadline
+    from workflows.driver import deadline
 
     try:
         yield

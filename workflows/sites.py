@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from parsl.dataflow.dflow import DataFlowKernel
     from parsl.dataflow.memoization import Memoizer
 
-    from workflows.batch import Batch
+    from workflows.cluster.batch import Batch
 
 FOLDER = Path(__file__).resolve().parents[1] / "site"
 LABELS = ("inference", "training", "cpu", "network")  # what apps/stages.py asks for, by the resource a task needs
@@ -102,8 +102,8 @@ def running(
     """
     import parsl
 
-    from workflows import interchange
-    from workflows.retries import Retries
+    from workflows.driver import interchange
+    from workflows.driver.retries import Retries
 
     config, retries = site.parsl(folder, memoizer), Retries(site.retries, folder, say)
     retries.govern(config)

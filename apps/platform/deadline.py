@@ -5,7 +5,7 @@ as the driver knows; and `margin_s`, what to reckon with where nobody knows. Wha
 more is reckoned with than `most_s`, half of the job's time: what does not fit into a new job either can but be tried. A task
 that saves its work as it goes (`partial`) is begun however long it takes: what it does is not lost.
 
-Not here: that a task at work is told to save and end (processes.py), and what becomes of the run (workflows/deadline.py).
+Not here: that a task at work is told to save and end (processes.py), and what becomes of the run (workflows/driver/deadline.py).
 """
 
 from __future__ import annotations

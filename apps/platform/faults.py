@@ -1,7 +1,7 @@
 """What ended a task: the machine, a lack of memory, an input that is gone, or a fault of the input or the code.
 
 Only the last is the user's to mend, so it alone fails at once. The others are tried again: on another node
-(workflows/retries.py), in smaller batches (apps/platform/smaller.py), or once the input has been made anew. A pure function of the
+(workflows/driver/retries.py), in smaller batches (apps/platform/smaller.py), or once the input has been made anew. A pure function of the
 exception; exceptions of libraries that may not be here are known by the names of their classes, or by what they say.
 """
 

@@ -18,9 +18,10 @@ from pydantic import Field, field_validator
 
 from apps import records
 from apps.records import MeritError
-from workflows import cluster, pbs, queues, roles, tiles
-from workflows.cluster import Workers
-from workflows.queues import Queue
+from workflows.cluster import pbs, queues, roles, tiles
+from workflows.cluster import pools as cluster
+from workflows.cluster.pools import Workers
+from workflows.cluster.queues import Queue
 from workflows.sites import Site
 
 HERE = Path(__file__).resolve().parent

@@ -45,7 +45,7 @@ def site(options: Options) -> Site:
         from parsl import Config
         from parsl.dataflow.dependency_resolvers import DEEP_DEPENDENCY_RESOLVER
 
-        from workflows.threads import Cores, Threads
+        from workflows.cluster.threads import Cores, Threads
 
         threads = {"inference": inference, "training": training, "cpu": cores, "network": 8}
         weights = {label: 0 if accelerated else weight.get(label, 0) for label in threads}

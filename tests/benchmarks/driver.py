@@ -28,7 +28,8 @@ from apps.platform import devices
 from apps.stages import Stage
 from tests.benchmarks.figures import Figure
 from workflows import config as configuration
-from workflows import live, sites, store
+from workflows import sites, store
+from workflows.driver import live
 from workflows.plan import Plan
 
 LAYER = 100  # tasks that can be at work at the same time

@@ -18,7 +18,7 @@ from apps.credit.datasets import Rule
 from apps.credit.turns import best_against_worst
 from apps.records import Consult, Credit, Graded, MeritError, Outcome, Replay, Said, Sampling, Trace, Turn, Verdict
 from tests.command import SMALL, run
-from workflows import data_sets, inspect_run
+from workflows.commands import data_sets, inspect_run
 
 LEAST = {"sft": ("prompt", "completion"), "pairs": ("prompt", "chosen", "rejected")}
 LEAST |= {"kto": ("prompt", "completion", "label"), "rl": ("prompt", "completion", "value")}

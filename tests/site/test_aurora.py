@@ -15,9 +15,10 @@ from apps import stages
 from apps.platform import mpi, slots
 from apps.records import MeritError
 from tests.site import here
-from tests.workflows.test_roles import made
-from workflows import live, sites
-from workflows.memoizer import StoreMemoizer
+from tests.workflows.cluster.test_roles import made
+from workflows import sites
+from workflows.driver import live
+from workflows.driver.memoizer import StoreMemoizer
 from workflows.plan import Plan
 from workflows.store import Store
 

@@ -59,7 +59,9 @@ def test_a_job_sees_to_its_nodes_before_the_run_starts(tmp_path):
         timeout=300,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    options = " ".join(f"--site-option {option}" for option in [*here.OPTIONS, f"staging={tmp_path}/node", f"venv={tmp_path}/node/env"])
+    options = " ".join(
+        f"--site-option {option}" for option in [*here.OPTIONS, f"staging={tmp_path}/node", f"venv={tmp_path}/node/env"]
+    )
     (nodes,) = (tmp_path / "runs").glob("nodes.*")
     said = f"nodes: {nodes}, staged: yes, CCL_OP_SYNC: unset, where: --site aurora {options}"
     assert ended.stdout.splitlines()[-1] == said and nodes.read_text() == "x1\nx2\nx3\n"

@@ -14,7 +14,8 @@ from apps import stages
 from apps.stages import Stage
 from tests.checkout import wait_for
 from tests.survival import trouble
-from workflows import live, sites, store
+from workflows import sites, store
+from workflows.driver import live
 
 SITE = Path(__file__).with_name("site_htex.py")
 PATIENCE_S = 90

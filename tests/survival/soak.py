@@ -21,7 +21,8 @@ from typing import Any
 from apps.stages import Stage
 from tests.survival.cluster import SITE
 from workflows import config as configuration
-from workflows import live, sites, store
+from workflows import sites, store
+from workflows.driver import live
 from workflows.plan import Node, Plan
 
 TICK = Stage("tick", "tests.survival.soak", "cpu")

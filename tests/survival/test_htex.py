@@ -17,7 +17,7 @@ from apps.records import MeritError
 from tests.platform.test_processes import gone
 from tests.survival import trouble
 from tests.survival.cluster import PATIENCE_S, Cluster, at_work, facts, value
-from workflows import retries
+from workflows.driver import retries
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.platform.test_processes import gone
 from tests.survival.cluster import PATIENCE_S, at_work
-from workflows import interchange
+from workflows.driver import interchange
 
 
 @pytest.mark.slow

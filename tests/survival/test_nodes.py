@@ -14,7 +14,7 @@ import pytest
 from tests.checkout import wait_for
 from tests.survival import namespaces, trouble
 from tests.survival.cluster import PATIENCE_S, Cluster, at_work, facts, value
-from workflows import resting, retries
+from workflows.driver import resting, retries
 
 pytestmark = [
     pytest.mark.slow,

@@ -12,7 +12,7 @@ from apps.records import Artifact
 from apps.training import policy
 from tests.training.test_ranks import made_rows, processes_of, until
 from workflows import sites
-from workflows.memoizer import StoreMemoizer
+from workflows.driver.memoizer import StoreMemoizer
 from workflows.plan import Plan
 from workflows.store import Store
 

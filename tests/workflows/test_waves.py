@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps import stages
+from apps import artifacts, stages
 from apps.inference import traces
 from apps.records import Artifact
 from apps.reward import variance, verdicts
@@ -105,10 +105,10 @@ def test_all_that_was_played_gets_its_credit(run):
 def test_a_wave_of_nothing_is_an_empty_shard(run, tmp_path):
     """All is varied: the next wave plays nothing, and nothing follows from it."""
     one = next(n for n in run.nodes.values() if n.stage.name == "rollout" and "refill" in n.inputs)
-    (tmp_path / "none").mkdir()
-    verdicts.write_refill(tmp_path / "none", {"wanted": 0})
+    with artifacts.new(tmp_path, "refill", "none", {}) as out:
+        verdicts.write_refill(out, {"wanted": 0})
     given = {name: [n.future.result() for n in nodes] for name, nodes in one.inputs.items()}
-    given["refill"] = [Artifact("refill", "none", str(tmp_path / "none"))]
+    given["refill"] = [Artifact("refill", "none", str(artifacts.locate(tmp_path, "refill", "none")))]
     made = stages.execute(stage="rollout", key="k", module=one.stage.module, root=str(tmp_path), pool="",
                           options=dict(one.options), machine={"model": ""}, given=given)  # fmt: skip
     assert traces.read(Path(made.path) / traces.FILE) == [] and stages.facts_of(made)["traces"] == 0

@@ -1,6 +1,6 @@
 """A run on one machine, simulated: executors with so many slots each, cores that all of them share. For the local site.
 
-Tasks begin in the order of the plan where a slot and, of executors that weigh, their cores are free (workflows/threads.py). What
+Tasks begin in the order of the plan where a slot and, of executors that weigh, their cores are free (workflows/cluster/threads.py). What
 is at work shares the cores evenly, and the driver's own threads share one, since Python runs one of them at a time. Nothing fails
 and nothing varies: the work of each task is given.
 """

@@ -24,7 +24,7 @@ from pydantic_core import to_jsonable_python
 from apps import artifacts, records, stages
 from apps.platform import work
 from apps.records import MeritError
-from workflows import usage
+from workflows.driver import usage
 from workflows.plan import Node
 from workflows.simulation.machine import Task
 

@@ -1,0 +1,1 @@
+"""What sites with many nodes are made of: worker pools, batch systems, queues, who does what."""
