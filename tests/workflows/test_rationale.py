@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apps import stages
 from apps.inference import rationale, traces
 from apps.records import MeritError, Task
 from apps.reward import verdicts
+from tests.workflows import at_once
 from workflows import config, post_train
 from workflows.plan import Node, Plan
 
@@ -69,18 +68,7 @@ def test_the_report_tells_of_the_first_tries_alone():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Plan:
     """Carried out at once, by real stages with scripted agents."""
-    root = tmp_path_factory.mktemp("store")
-
-    def launch(node: Node) -> Future:
-        inputs = {name: [n.future.result() for n in nodes] for name, nodes in node.inputs.items()}
-        future: Future = Future()
-        future.set_result(
-            stages.execute(stage=node.stage.name, key=node.key, module=node.stage.module, root=str(root), pool="",
-                           options=dict(node.options), machine={"model": ""}, given=inputs)
-        )  # fmt: skip
-        return future
-
-    return planned(*SMALL, launch=launch)
+    return planned(*SMALL, launch=at_once.launcher(tmp_path_factory.mktemp("store")))
 
 
 def graded(node: Node):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from apps import artifacts, stages
 from apps.inference import traces
 from apps.records import Artifact
 from apps.reward import variance, verdicts
+from tests.workflows import at_once
 from tests.workflows.test_steps import planned
 from workflows import config, post_train
 from workflows.plan import Node, Plan
@@ -49,18 +49,7 @@ def test_each_wave_hangs_on_a_decision_about_all_before_it():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Plan:
     """Carried out at once, a task after another."""
-    root = tmp_path_factory.mktemp("store")
-
-    def launch(node: Node) -> Future:
-        inputs = {name: [n.future.result() for n in nodes] for name, nodes in node.inputs.items()}
-        future: Future = Future()
-        future.set_result(
-            stages.execute(stage=node.stage.name, key=node.key, module=node.stage.module, root=str(root), pool="",
-                           options=dict(node.options), machine={"model": ""}, given=inputs)
-        )  # fmt: skip
-        return future
-
-    plan = Plan(launch)
+    plan = Plan(at_once.launcher(tmp_path_factory.mktemp("store")))
     post_train.dag(config.load(config.PostTrain, None, (*SMALL, "rollout.waves=3", "rollout.shards=2")), plan)
     return plan
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from apps import records, stages
+from workflows.driver import run_folder
 from workflows.plan import Node
 
 PLAN, INDEX = (
@@ -33,8 +33,8 @@ def keep(root: Path, folder: Path, nodes: Iterable[Node]) -> None:
             made_of.setdefault(stages.PARTIAL, []).append(node.lineage)
     place = str(folder.absolute())
     with locked(root, fcntl.LOCK_SH):
-        _write(folder / PLAN, json.dumps(made_of))
-        _write(root / USERS / records.digest(place), place)
+        run_folder.write(folder / PLAN, json.dumps(made_of))
+        run_folder.write(root / USERS / records.digest(place), place)
 
 
 def users(root: Path) -> list[Path]:
@@ -64,13 +64,3 @@ def locked(root: Path, how: int) -> Iterator[None]:
         with suppress(OSError):
             fcntl.flock(file, how)
         yield
-
-
-def _write(file: Path, text: str) -> None:
-    aside = file.with_name(f"{file.name}.{os.getpid()}.part")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, file)
-    except OSError:  # a full disk
-        aside.unlink(missing_ok=True)
-        raise
