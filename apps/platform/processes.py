@@ -11,12 +11,11 @@ A process leads a group of its own, so that whatever it started is killed with i
 this process ends in any way, SIGKILL included. Ctrl-C in a terminal does not reach it.
 
 The protocol is pickles over one socket pair: (function's name, args, kwargs) there, (whether it went well, result or
-exception) back. Entry of the child: `python -m apps.platform.processes CALLS LIFELINE THREADS`.
+exception) back. The child's side is serving.py.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import pickle
 import signal
@@ -25,15 +24,27 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection, Pipe
+from multiprocessing.connection import Pipe
 from pathlib import Path
 from typing import Any
 
 from apps.platform import requests
+from apps.platform.serving import RemoteTraceback
 from apps.records import MeritError
+
+__all__ = [
+    "RemoteTraceback",
+    "TimedOut",
+    "WorkerDied",
+    "ask_to_save",
+    "close",
+    "passing_on",
+    "retire",
+    "run",
+    "variables",
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -46,10 +57,6 @@ class WorkerDied(MeritError):
 
 class TimedOut(MeritError):
     """The call took longer than its `timeout_s`; its process was killed."""
-
-
-class RemoteTraceback(Exception):
-    """The cause of an exception that was raised in a worker: where it was raised there, as text."""
 
 
 _lock = threading.Lock()
@@ -154,7 +161,7 @@ class Worker:
         descriptors = [calls.fileno(), lifeline]
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "apps.platform.processes", *map(str, descriptors), str(threads)],
+                [sys.executable, "-m", "apps.platform.serving", *map(str, descriptors), str(threads)],
                 env=variables(threads, env),
                 pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
@@ -219,69 +226,6 @@ class Worker:
         return f"a worker process {how}{hint}" + (f". The end of its output:\n{words}" if words else "")
 
 
-def serve(calls: int, lifeline: int, threads: int) -> None:
-    """The child's side: answers calls until the parent is gone. Takes the descriptors of the two pipes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, lambda number, frame: None)  # not ignored, or what it starts would ignore it too
-    connection = Connection(calls)
-    if os.fork() == 0:
-        connection.close()  # or the parent would not see that the worker died
-        _watch(lifeline)
-    os.close(lifeline)
-    while True:
-        connection.send_bytes(_answer(connection.recv_bytes(), threads))
-
-
-def _watch(lifeline: int) -> None:
-    """Waits until no one holds the other end, then kills the group.
-
-    A process and not a thread, since code that keeps the interpreter's lock (a regular expression gone wild) would
-    keep a thread from running. And not Linux's parent-death signal, which comes when the parent's *thread* ends.
-    """
-    os.read(lifeline, 1)
-    if os.getpgrp() == os.getppid():  # the worker leads the group, as it was started by `Worker`
-        os.killpg(0, signal.SIGKILL)
-    os._exit(1)
-
-
-def _answer(request: bytes, threads: int) -> bytes:
-    try:
-        name, args, kwargs = pickle.loads(request)
-        function = _function(name)
-        _set_torch_threads(threads)
-        return pickle.dumps((True, function(*args, **kwargs)))
-    except BaseException as error:  # a SystemExit too is the caller's to see
-        return _pickled_fault(error)
-
-
-def _pickled_fault(error: BaseException) -> bytes:
-    """The exception with its traceback as its cause; as a plain RuntimeError where it does not survive pickling."""
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    for candidate in (error, RuntimeError(f"{type(error).__name__}: {error}")):
-        try:
-            packed = pickle.dumps((False, _Fault(candidate, text)))
-            pickle.loads(packed)
-            return packed
-        except Exception:  # whatever a strange exception's __reduce__ or __init__ raises
-            continue
-    raise AssertionError("a RuntimeError pickles")
-
-
-class _Fault:
-    """An exception that keeps its cause when it is pickled, which exceptions themselves do not."""
-
-    def __init__(self, error: BaseException, text: str):
-        self.error, self.text = error, text
-
-    def __reduce__(self) -> Any:
-        return _rebuild, (self.error, self.text)
-
-
-def _rebuild(error: BaseException, text: str) -> BaseException:
-    error.__cause__ = RemoteTraceback(f"\n{text}")
-    return error
-
-
 def _take(setup: tuple[Any, ...]) -> Worker:
     """A warm process if one waits and lives, else a new one."""
     _, threads, env = setup
@@ -317,20 +261,3 @@ def _name(function: Callable[..., Any]) -> str:
     if module in (None, "__main__") or "." in name or "<" in name:
         raise TypeError(f"{function!r} cannot be sent to another process: it has to be a function of a module")
     return f"{module}:{name}"
-
-
-def _function(name: str) -> Callable[..., Any]:
-    module, _, attribute = name.partition(":")
-    return getattr(importlib.import_module(module), attribute)
-
-
-def _set_torch_threads(threads: int) -> None:
-    """A task before this one may have changed it. Where torch is not imported yet, OMP_NUM_THREADS sees to it."""
-    if torch := sys.modules.get("torch"):
-        torch.set_num_threads(threads)
-
-
-if __name__ == "__main__":
-    from apps.platform import processes  # so that its classes are those of the module and not of __main__
-
-    processes.serve(*map(int, sys.argv[1:]))
