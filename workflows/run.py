@@ -122,6 +122,7 @@ def run(
         return _print_plan(plan, settings, site)
     from workflows.driver import live
 
+    live.check(plan.nodes.values(), chosen)
     folder = Path(settings.runs).absolute() / settings.name
     command = shlex.join(["python", *sys.argv])
     place = {"site": site, "site_options": site_option}
@@ -198,8 +199,10 @@ def _sweep(
     rungs = sweep.planned(study)
     if dry_run:
         return typer.echo(f"# site: {place['site']}\n{sweep.table(study, rungs)}")
+    from workflows.driver import live
     from workflows.study import sweep_live
 
+    live.check([node for member in rungs[0] for node in member.nodes()], chosen)
     with _ending(shlex.join(["python", *sys.argv])):
         ended = sweep_live.carry_out(study, rungs, chosen, place)
     from apps.report import sweep_page

@@ -43,8 +43,6 @@ def carry_out(
     `--resume`.
     """
     nodes = planned.nodes.values()
-    check_ranks(nodes, site)
-    check_four_bits(nodes, site)
     folder.mkdir(parents=True, exist_ok=True)
     with store.lock(folder) as killed, terminable(), run_folder.log(folder) as log:
         site, shelf = deadline.in_job(site), store.Store(config.store)
@@ -99,6 +97,12 @@ def at_work(
     finally:
         if not kept:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def check(nodes: Collection[Node], site: sites.Site) -> None:
+    """MeritError where a task wants what this site has not. To be asked before anything is written."""
+    check_ranks(nodes, site)
+    check_four_bits(nodes, site)
 
 
 def check_ranks(nodes: Iterable[Node], site: sites.Site) -> None:

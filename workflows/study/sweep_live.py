@@ -34,7 +34,6 @@ class Ended:
 def carry_out(study: Study, rungs: Sequence[Sequence[Member]], site: sites.Site, place: Mapping[str, Any]) -> Ended:
     """Runs them all and puts the tables into the study's folder. `rungs` as `sweep.planned` gives them."""
     first = {node.key: node for member in rungs[0] for node in member.nodes()}
-    live.check_ranks(first.values(), site)
     study.folder.mkdir(parents=True, exist_ok=True)
     with store.lock(study.folder), live.terminable(), run_folder.log(study.folder) as log:
         site, shelf = deadline.in_job(site), store.Store(study.store)
