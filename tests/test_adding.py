@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests import command
+from tests.checkout import wait_for
 from tests.site import slurm
 
 PAGE = (command.ROOT / "docs" / "adding.md").read_text(encoding="utf-8")
@@ -91,7 +92,7 @@ def check_cluster(folder: Path, workplace: Path) -> None:
     script = job.read_text()
     assert "#SBATCH --nodes=2" in script and "#SBATCH --account=me" in script and "#SBATCH --partition=gpu" in script
     assert "srun --ntasks 2" in script and "parsl.inference" in script
-    assert not slurm.running(workplace / "slurm")
+    assert wait_for(lambda: not slurm.running(workplace / "slurm"), 30)  # scancel does not wait
 
 
 CHECKS = {
