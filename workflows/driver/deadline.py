@@ -82,7 +82,7 @@ class Deadline:
 
     def hand_on(self, nodes: Collection[Node], made: int) -> OutOfTime:
         """What ends the run; its successor is submitted. `made` tasks were done in this job."""
-        left = round(self.left_s())
+        left = int(self.left_s())
         told = f"the job ends in {left // 60}:{left % 60:02}; what is finished is kept"
         if not made and not self._saved(nodes):
             return OutOfTime(
