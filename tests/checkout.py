@@ -12,6 +12,8 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from apps import artifacts
@@ -78,6 +80,15 @@ def _bytes(file: Path) -> bytes:
 def told(where: Path) -> str:
     """What the last run there has said."""
     return (where / "output.txt").read_text()
+
+
+@contextmanager
+def checked_out(folder: Path, settings: tuple[str, ...]) -> Iterator[Checkout]:
+    """A checkout in `folder`, of which nothing works on afterwards."""
+    found = Checkout(folder, settings)
+    yield found
+    for pid in found.alive():  # only what a failed test left behind
+        os.kill(pid, signal.SIGKILL)
 
 
 def made(where: Path) -> dict[str, int]:

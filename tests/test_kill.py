@@ -6,7 +6,6 @@ The real command with a tiny real model (tests/checkout.py).
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkout import Checkout, adapters, made, told, wait_for, whole
+from tests.checkout import Checkout, adapters, checked_out, made, told, wait_for, whole
 
 SETTINGS = (
     "name=small", "rounds=2", "promotion.rule=always", "credit.repeats=1", "sampling.max_new_tokens=8",
@@ -41,10 +40,8 @@ def kill_at(checkout: Checkout, where: Path, more: int, delay_s: float) -> bool:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
-    found = Checkout(tmp_path_factory.mktemp("checkout"), SETTINGS)
-    yield found
-    for pid in found.alive():  # only what a failed test left behind
-        os.kill(pid, signal.SIGKILL)
+    with checked_out(tmp_path_factory.mktemp("checkout"), SETTINGS) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

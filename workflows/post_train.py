@@ -44,7 +44,8 @@ def stage(config: Config, steps: Steps, standing: Standing, story: Story) -> Sta
         taught, graded = steps.rationalise(training, played, judged)
         replays = steps.replay(training, taught, graded)
         credit = steps.assign(training, taught, graded, replays)
-        story.tell(rollout=played, grade=judged, replay=replays, assign=credit[: len(played)])
+        first = slice(len(played))  # second tries are taught, and not told
+        story.tell(rollout=played, grade=judged, replay=replays[first], assign=credit[first])
         if not steps.trains:
             continue
         origin = steps.untrained() if config.restart else team

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from tests.checkout import PATIENCE_S, Checkout, adapters, made, told, wait_for, whole
+from tests.checkout import PATIENCE_S, Checkout, adapters, checked_out, made, told, wait_for, whole
 
 pytestmark = pytest.mark.slow
 SITE = Path(__file__).with_name("site_htex.py")
@@ -34,10 +34,8 @@ ENDED_S = 8  # in which workers elsewhere notice that their driver is gone, on a
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
-    found = Checkout(tmp_path_factory.mktemp("checkout"), SETTINGS)
-    yield found
-    for pid in found.alive():  # only what a failed test left behind
-        os.kill(pid, signal.SIGKILL)
+    with checked_out(tmp_path_factory.mktemp("checkout"), SETTINGS) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

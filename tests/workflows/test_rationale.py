@@ -65,6 +65,20 @@ def test_the_report_tells_of_the_first_tries_alone():
     assert len(report.inputs["rollout"]) == len(report.inputs["grade"]) == len(report.inputs["assign"]) == 4
 
 
+def test_nor_does_it_tell_of_replays_of_second_tries():
+    words = (
+        "credit.name=shapley",
+        "objective.name=sft",
+        "rollout.plan=independent",
+        "rounds=1",
+        f"rollout.hint={HINT!r}",
+    )
+    plan = planned(*words)
+    (report,) = of(plan, "report", 0)
+    assert len(of(plan, "replay")) == 4
+    assert [n.inputs["rollout"][0] for n in report.inputs["replay"]] == list(report.inputs["rollout"])
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Plan:
     """Carried out at once, by real stages with scripted agents."""
