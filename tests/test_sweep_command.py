@@ -7,13 +7,14 @@ import json
 import os
 import re
 import signal
-import time
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests import command
+from tests.checkout import wait_for
 from tests.command import run
 
 BASE = {
@@ -198,23 +199,34 @@ def test_rungs_are_decided_once_and_gone_on_from(tmp_path):
 
 @pytest.mark.slow
 def test_a_study_that_is_interrupted_goes_on(tmp_path):
+    """Also after its driver was killed, which the next one's log says."""
     big = BASE | {"tasks": {"name": "arithmetic", "train": 200, "validation": 20, "test": 20}}
     write(
         tmp_path,
         base=big | {"rollout": {"tasks": 40, "samples": 8, "shards": 20}},
         grid={"credit.name": ["local", "shapley"]},
     )
-    process = command.start(tmp_path, "--manifest", "study.yaml")
-    for _ in range(600):
-        if len(artifacts(tmp_path)) > 8:
-            break
-        time.sleep(0.1)
+    process = when_it_has_made(8, tmp_path, "--manifest", "study.yaml")
     os.killpg(process.pid, signal.SIGINT)
     told, _ = process.communicate(timeout=120)
     assert process.returncode == 130 and "Stopped. What is finished is kept" in told, told
-    kept = artifacts(tmp_path)
-    assert json.loads((tmp_path / "runs" / "study" / "summary.json").read_text()) == {"state": "stopped"}
-    assert json.loads((tmp_path / "runs" / "study" / "shapley" / "summary.json").read_text())["state"] == "stopped"
+    kept, study = artifacts(tmp_path), tmp_path / "runs" / "study"
+    assert json.loads((study / "summary.json").read_text()) == {"state": "stopped"}
+    assert json.loads((study / "shapley" / "summary.json").read_text())["state"] == "stopped"
+    process = when_it_has_made(len(kept) + 2, tmp_path, "--resume", "name=study")
+    process.kill()
+    process.communicate(timeout=120)
+    kept |= artifacts(tmp_path)
     again = run(tmp_path, "--resume", "name=study")
     assert again.returncode == 0, again.stdout + again.stderr
     assert kept.items() <= artifacts(tmp_path).items()
+    killed = re.findall(r"the driver before this one was killed: process (\d+) on ", (study / "log.txt").read_text())
+    assert killed == [str(process.pid)]
+
+
+def when_it_has_made(count: int, folder: Path, *words: str) -> subprocess.Popen[str]:
+    """The command at work, with more artifacts than so many in the store."""
+    process = command.start(folder, *words)
+    assert wait_for(lambda: process.poll() is not None or len(artifacts(folder)) > count)
+    assert process.poll() is None, process.communicate()[0]
+    return process

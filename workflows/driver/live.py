@@ -56,8 +56,7 @@ def carry_out(
                 run_folder.telling(folder),  # before the site is cleared away, for which there may be no time
             ):
                 launch = launcher(shelf, config, site, ending, usage.begin(folder, site))
-                if killed:
-                    progress.say(f"the driver before this one was killed: {killed}; what it has finished is kept")
+                say_killed(killed, progress)
                 for node in nodes:
                     node.future = launch(node)
                 if not _await_all(planned, ending):
@@ -72,6 +71,12 @@ def carry_out(
         run_folder.ended(folder, "finished", None)
         usage.tell(folder, nodes, shelf.root)
     return folder
+
+
+def say_killed(killed: str, progress: Any) -> None:
+    """Tells of the driver that had this folder before, as `store.lock` names it; nothing where it let go by itself."""
+    if killed:
+        progress.say(f"the driver before this one was killed: {killed}; what it has finished is kept")
 
 
 @contextmanager

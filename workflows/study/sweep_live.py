@@ -35,7 +35,7 @@ def carry_out(study: Study, rungs: Sequence[Sequence[Member]], site: sites.Site,
     """Runs them all and puts the tables into the study's folder. `rungs` as `sweep.planned` gives them."""
     first = {node.key: node for member in rungs[0] for node in member.nodes()}
     study.folder.mkdir(parents=True, exist_ok=True)
-    with store.lock(study.folder), live.terminable(), run_folder.log(study.folder) as log:
+    with store.lock(study.folder) as killed, live.terminable(), run_folder.log(study.folder) as log:
         site, shelf = deadline.in_job(site), store.Store(study.store)
         described = run_folder.described(study.workflow, place)
         _begin(study, described)
@@ -45,6 +45,7 @@ def carry_out(study: Study, rungs: Sequence[Sequence[Member]], site: sites.Site,
                 live.at_work(first.values(), shelf, site, study.folder / ".parsl", study.name, log) as progress,
                 run_folder.telling(study.folder),
             ):
+                live.say_killed(killed, progress)
                 driver = _Driver(study, shelf, site, progress, described, ending)
                 with _told_to_all(driver):
                     ended = driver.rungs(rungs[0])
