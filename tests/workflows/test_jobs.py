@@ -21,7 +21,7 @@ SMALL = (
 FIRST = ("-q", "debug", "-l", "select=1", "-A", "mine")
 LOCAL = f"SITE=local,MERIT={command.ROOT}"
 
-SLOW = '''"""Grades as the family does, and takes its time for it as long as a file says so."""
+SLOW = '''"""Grades as the family does, and takes as many seconds for it as a file says."""
 import time
 from pathlib import Path
 from apps import records
@@ -29,8 +29,8 @@ from apps.reward import exact_number
 class Options(records.Options):
     """Nothing."""
 def verify(task, text, options):
-    if Path(__file__).with_name("slow").exists():
-        time.sleep(0.15)
+    slow = Path(__file__).with_name("slow")
+    time.sleep(float(slow.read_text()) if slow.exists() else 0)
     return exact_number.verify(task, text, exact_number.Options())
 def check_gold(task, options):
     """Any answer will do."""
@@ -128,6 +128,12 @@ def walltime(margin_s: int) -> tuple[str, str]:
     return "-l", f"walltime={2 * margin_s + 12 * round(time.monotonic() - began + 0.5)}"
 
 
+def slowly(folder: Path, seconds: float) -> None:
+    """A verifier in `slow.py` that takes so long for each answer while there is a file `slow`."""
+    (folder / "slow.py").write_text(SLOW)
+    (folder / "slow").write_text(str(seconds))
+
+
 def gone_on_with(cluster: Cluster, folder: Path, name: str) -> list[str]:
     """Waits for one job after the other until the run is finished; all of them."""
     while summary(folder, name)["state"] != "finished":
@@ -141,8 +147,7 @@ def gone_on_with(cluster: Cluster, folder: Path, name: str) -> list[str]:
 @pytest.mark.slow
 def test_a_run_that_a_walltime_cuts_short_is_gone_on_with_and_ends_as_if_it_had_not_been(cluster, folder):
     """One job after another until it is finished; what they make together is what an undisturbed run makes, and once."""
-    (folder / "slow.py").write_text(SLOW)
-    (folder / "slow").touch()
+    slowly(folder, 0.15)
     words = f"{SMALL} rounds=2 verifier.name={folder}/slow.py"
     cut = {"NAME": "cut", "SETTINGS": words, "SITE_OPTIONS": "cores=1 margin_s=8", "CONTINUATIONS": "9"}
     first = submit(cluster, folder, "pipeline.pbs", *walltime(8), **cut)
@@ -166,10 +171,35 @@ def test_a_run_that_a_walltime_cuts_short_is_gone_on_with_and_ends_as_if_it_had_
 
 
 @pytest.mark.slow
+def test_the_last_of_the_jobs_that_may_go_on_submits_no_other_and_says_so(cluster, folder):
+    """One job may follow the first; what both of them have made is there when the user submits once more."""
+    limit = walltime(8)
+    slowly(folder, int(limit[1].partition("=")[2]) / 50)  # there are 130 answers
+    words = {"NAME": "cut", "SETTINGS": f"{SMALL} verifier.name={folder}/slow.py", "SITE_OPTIONS": "cores=1 margin_s=8"}
+    first = submit(cluster, folder, "pipeline.pbs", *limit, **words, CONTINUATIONS="1")
+    assert cluster.wait(first)["Exit_status"] == 75, output(folder, first)
+    made, second = artifacts(folder), cluster.jobs()[-1]
+    assert cluster.job(second)["Variable_List"]["CONTINUATIONS"] == "0"
+    assert cluster.wait(second)["Exit_status"] == 75 and cluster.jobs() == [first, second], output(folder, second)
+    last = "No successor was submitted: this job is the last (CONTINUATIONS of qsub -v)"
+    for told in (output(folder, second), (folder / "runs" / "cut" / "log.txt").read_text()):
+        (line,) = [line for line in told.splitlines() if last in line]
+        assert re.search(r"the job ends in 0:0\d; what is finished is kept\. No successor", line)
+    found = summary(folder, "cut")
+    assert found["state"] == "out of time" and found["error"].endswith(last)
+    assert re.search("^run +cut: out of time$", ask(cluster, folder, "status"), re.M)
+    kept = artifacts(folder)
+    assert made.items() < kept.items()
+    (folder / "slow").unlink()
+    again = submit(cluster, folder, "pipeline.pbs", **words)
+    assert cluster.wait(again)["Exit_status"] == 0 and cluster.jobs()[-1] == again, output(folder, again)
+    assert summary(folder, "cut")["state"] == "finished" and kept.items() < artifacts(folder).items()
+
+
+@pytest.mark.slow
 def test_qdel_in_mid_run_keeps_what_is_done_and_nobody_goes_on(cluster, folder):
     """And so does `stop`, from a machine that is not the driver's."""
-    (folder / "slow.py").write_text(SLOW)
-    (folder / "slow").touch()
+    slowly(folder, 0.15)
     words = {"NAME": "ended", "SETTINGS": f"{SMALL} verifier.name={folder}/slow.py", "SITE_OPTIONS": "cores=1"}
     for end in ("qdel", "stop"):
         job = submit(cluster, folder, "pipeline.pbs", **words, CONTINUATIONS="5")
