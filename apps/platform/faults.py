@@ -26,9 +26,12 @@ NUMBERS = {getattr(errno, name) for name in (
 BY_OTHERS = (processes.WorkerDied, processes.TimedOut, requests.AskedToEnd)  # also of ranks, if one dies
 CLASSES = {"WorkerLost", "ManagerLost", "DistNetworkError", "DistStoreError", "DistBackendError"}  # Parsl's, torch's
 MACHINE_SAYS = re.compile(
-    r"stale file handle|connection (closed|reset|refused|timed out|aborted)|broken pipe|socket timeout|no route to host"
-    r"|network is unreachable|transport endpoint|remote i/o error|input/output error"
-    r"|cxi alloc failed|no vnis available|_device_lost|uncorrectable ecc",
+    r"stale file handle|remote i/o error|input/output error|cxi alloc failed|no vnis available|_device_lost|uncorrectable ecc",
+    re.IGNORECASE,
+)
+PEER_SAYS = re.compile(  # torch's classes by name too: ranks hand an exception on as words
+    r"connection (was likely )?(closed|reset|refused|timed out|aborted)|broken pipe|socket timeout|no route to host"
+    r"|network is unreachable|transport endpoint|timed out waiting \d+ ?ms|\bdist(network|store|backend)error\b",
     re.IGNORECASE,
 )
 MEMORY_SAYS = re.compile(
@@ -66,7 +69,14 @@ def kind(error: BaseException) -> str:
         return MACHINE
     if isinstance(error, OSError) and error.errno in NUMBERS:
         return MACHINE
-    return MACHINE if isinstance(error, (RuntimeError, OSError)) and MACHINE_SAYS.search(said) else OWN
+    if isinstance(error, (RuntimeError, OSError)) and (MACHINE_SAYS.search(said) or PEER_SAYS.search(said)):
+        return MACHINE
+    return OWN
+
+
+def of_another(error: BaseException) -> bool:
+    """Whether it only shows that another process or node is gone, so that where it was raised is not where it happened."""
+    return isinstance(error, requests.AskedToEnd) or bool(PEER_SAYS.search(str(error)))
 
 
 def host(error: BaseException) -> str:

@@ -4,7 +4,8 @@ A task that wants ranks starts `launch`; each rank runs its module under `python
 aborts them all, calls `join`, and then meets the others in `connected`. MPI only says who is where and hands an address
 round; tensors go through torch.distributed. How ranks are started is a fact about a machine: the site's `launcher`.
 
-A fault in a rank is left in a file beside its SPEC, by the first that fails, and raised again where `launch` was called.
+A fault in a rank is left in a file beside its SPEC, by the first that fails, and raised again where `launch` was called, with
+the node on which it happened (faults.host), as far as the rank or the launcher tells it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import platform
 import shutil
 import socket
 import subprocess
@@ -23,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apps.platform import devices, processes, requests, slots
+from apps.platform import devices, faults, launchers, processes, requests, slots
 from apps.records import MeritError
 
 FAULT = "fault.json"
@@ -105,9 +107,10 @@ def launch(launcher: Sequence[str] | None, ranks: int, module: str, spec: Path, 
     process group too, so that a caller that is killed as a group leaves none behind. SIGUSR1 and SIGTERM are handed on to
     the launcher, and by it to the ranks.
     """
-    command = [sys.executable, "-m", module, str(spec)]
+    command, nodes = [sys.executable, "-m", module, str(spec)], []
     if ranks > 1:
         check(launcher)
+        nodes = _nodes(launcher)
         command = [*starter(launcher, ranks), sys.executable, "-m", "mpi4py", *command[1:]]
     env = processes.variables(max(1, threads // ranks), {})
     with open(spec.parent / OUTPUT, "wb") as output:
@@ -120,7 +123,7 @@ def launch(launcher: Sequence[str] | None, ranks: int, module: str, spec: Path, 
             ended.wait()
             raise
     if ended.returncode:
-        _raise_fault(spec.parent, ranks, ended.returncode)
+        _raise_fault(spec.parent, ranks, ended.returncode, nodes)
 
 
 def check(launcher: Sequence[str] | None, elsewhere: bool = False) -> None:
@@ -148,6 +151,7 @@ def leave_fault(folder: Path, world: World, error: BaseException) -> None:
     """Keeps why this rank fails, unless another rank has said so before: what follows a fault only hides it."""
     fault = {
         "rank": world.rank,
+        "host": platform.node(),
         "own": isinstance(error, MeritError),
         "ended": isinstance(error, requests.AskedToEnd),
         "message": str(error) if isinstance(error, MeritError) else f"{type(error).__name__}: {error}",
@@ -159,15 +163,33 @@ def leave_fault(folder: Path, world: World, error: BaseException) -> None:
         os.link(aside, folder / FAULT)  # whole, and the first wins
 
 
-def _raise_fault(folder: Path, ranks: int, status: int) -> None:
-    file = folder / FAULT
-    if not file.is_file():
-        words = (folder / OUTPUT).read_text(errors="replace").strip()[-processes.LAST_WORDS :]
-        raise processes.WorkerDied(f"the {ranks} ranks ended with status {status}. The end of their output:\n{words}")
-    fault = json.loads(file.read_text(encoding="utf-8"))
+def _raise_fault(folder: Path, ranks: int, status: int, nodes: Sequence[str]) -> None:
+    """`nodes` are those that the ranks were on, as the launcher was given them; [] = this one alone."""
+    file, output = folder / FAULT, (folder / OUTPUT).read_text(errors="replace")
+    host, cause = launchers.dead_node(output), None
+    if file.is_file():
+        fault = json.loads(file.read_text(encoding="utf-8"))
+        error, cause = _told(fault, ranks), processes.RemoteTraceback(f"\n{fault['traceback']}")
+        if not faults.of_another(error):
+            host = launchers.node_of(fault["rank"], ranks, fault["host"], nodes)
+    else:
+        words = output.strip()[-processes.LAST_WORDS :]
+        error = processes.WorkerDied(f"the {ranks} ranks ended with status {status}. The end of their output:\n{words}")
+    if host:
+        faults.at(error, launchers.called(host, nodes))
+    raise error from cause
+
+
+def _told(fault: Mapping[str, Any], ranks: int) -> Exception:
     who = f"rank {fault['rank']} of {ranks}: " if ranks > 1 else ""
     kind = requests.AskedToEnd if fault["ended"] else MeritError if fault["own"] else RuntimeError
-    raise kind(who + fault["message"]) from processes.RemoteTraceback(f"\n{fault['traceback']}")
+    return kind(who + fault["message"])
+
+
+def _nodes(launcher: Sequence[str], environment: Mapping[str, str] = os.environ) -> list[str]:
+    """The nodes of the slot that the launcher is given; [] where it is given none."""
+    files = slots.filled([word for word in launcher if "{hostfile}" in word], 1, environment)
+    return Path(files[0].rpartition("=")[2]).read_text(encoding="utf-8").split() if files else []
 
 
 def _program(name: str) -> str:

@@ -77,6 +77,25 @@ def test_a_lost_input_is_still_named_after_it_was_sent():
 
 def test_ranks_that_end_because_one_has_died_are_not_at_fault(tmp_path):
     mpi.leave_fault(tmp_path, mpi.World(0, 2), requests.AskedToEnd("training was asked to end (SIGTERM)"))
+    (tmp_path / mpi.OUTPUT).touch()
     with pytest.raises(MeritError, match="^rank 0 of 2: training was asked to end") as raised:
-        mpi._raise_fault(tmp_path, 2, 1)
-    assert faults.kind(raised.value) == faults.MACHINE
+        mpi._raise_fault(tmp_path, 2, 1, [])
+    assert faults.kind(raised.value) == faults.MACHINE and faults.of_another(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "another"),
+    [
+        (
+            "rank 0 of 2: RuntimeError: [gloo/transport/tcp/pair.cc:534] Connection closed by peer [10.0.0.2]:53121",
+            True,
+        ),
+        ("rank 0 of 2: RuntimeError: [gloo] Timed out waiting 1800000ms for recv operation to complete", True),
+        ("rank 0 of 2: DistNetworkError: Failed to recv, got 0 bytes. Connection was likely closed.", True),
+        ("rank 0 of 2: OSError: [Errno 116] Stale file handle", False),
+        ("rank 0 of 2: RuntimeError: Native API failed: UR_RESULT_ERROR_DEVICE_LOST", False),
+    ],
+)
+def test_who_tells_of_a_broken_connection_need_not_be_where_it_broke(said, another):
+    error = RuntimeError(said)
+    assert faults.kind(error) == faults.MACHINE and faults.of_another(error) == another

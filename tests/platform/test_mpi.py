@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from apps.platform import devices, mpi, processes
+from apps.platform import devices, faults, mpi, processes
 from apps.records import MeritError
+from tests.site import here
 
 MAIN = "apps.training.main"
 
@@ -33,27 +34,67 @@ def test_a_missing_mpi4py_is_named_with_its_remedy(monkeypatch):
         mpi.check(("mpiexec", "-n", "{ranks}"))
 
 
+def ended(folder, ranks: int, output: str = "") -> None:
+    """As if so many ranks had, on this machine."""
+    (folder / mpi.OUTPUT).write_text(output)
+    mpi._raise_fault(folder, ranks, 1, [])
+
+
+def slot(folder, *nodes: str) -> dict[str, str]:
+    """The environment of a training worker that has these nodes."""
+    (folder / "slots").mkdir()
+    (folder / "slots" / "0").write_text("\n".join(nodes))
+    return {**here.environment(folder / "job", nodes), "MERIT_SLOTS": str(folder / "slots"), "PARSL_WORKER_RANK": "0"}
+
+
 def test_the_first_fault_is_kept_and_what_follows_it_is_not(tmp_path):
     mpi.leave_fault(tmp_path, mpi.World(2, 4), MeritError("the loss became nan"))
     mpi.leave_fault(tmp_path, mpi.World(0, 4), RuntimeError("connection closed by peer"))
     kept = json.loads((tmp_path / mpi.FAULT).read_text())
     assert (kept["rank"], kept["own"], kept["message"]) == (2, True, "the loss became nan")
     with pytest.raises(MeritError, match="^rank 2 of 4: the loss became nan$") as raised:
-        mpi._raise_fault(tmp_path, 4, 1)
+        ended(tmp_path, 4)
     assert isinstance(raised.value.__cause__, processes.RemoteTraceback)
 
 
 def test_a_fault_that_is_not_the_users_keeps_its_name(tmp_path):
     mpi.leave_fault(tmp_path, mpi.World(), KeyError("x"))
     with pytest.raises(RuntimeError, match="^KeyError: 'x'$") as raised:
-        mpi._raise_fault(tmp_path, 1, 1)
+        ended(tmp_path, 1)
     assert not isinstance(raised.value, MeritError)
 
 
 def test_ranks_that_end_without_a_word_are_told_by_their_output(tmp_path):
-    (tmp_path / mpi.OUTPUT).write_text("Killed")
-    with pytest.raises(processes.WorkerDied, match="the 2 ranks ended with status 9.*\nKilled"):
-        mpi._raise_fault(tmp_path, 2, 9)
+    with pytest.raises(processes.WorkerDied, match="the 2 ranks ended with status 1.*\nKilled"):
+        ended(tmp_path, 2, "Killed")
+
+
+@pytest.mark.parametrize(
+    ("ends", "host"),
+    [
+        (["", "", "killed"], "x3"),  # nobody else has a word: the launcher has
+        (["lost", "killed", ""], "x2"),  # the first to tell is not where it began
+        (["", "ill", ""], "x2"),  # it says so itself
+    ],
+    ids="-".join,
+)
+def test_the_node_that_let_ranks_down_is_named(tmp_path, monkeypatch, ends, host):
+    """Real ranks on three hosts that are names; whoever started them would be blamed otherwise."""
+    for name, value in slot(tmp_path, "x1.cluster", "x2.cluster", "x3.cluster").items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "spec.json").write_text(json.dumps(ends))
+    words = (str(tmp_path / "job" / "mpiexec"), "-n", "{ranks}", "--ppn", "{ppn}", "--hostfile", "{hostfile}")
+    with pytest.raises((RuntimeError, MeritError)) as raised:
+        mpi.launch(words, 3, "tests.platform.ranks_that_die", tmp_path / "spec.json")
+    assert faults.kind(raised.value) == faults.MACHINE and faults.host(raised.value) == f"{host}.cluster"
+
+
+def test_where_nobody_knows_which_node_it_was_none_is_named(tmp_path):
+    """Then it is that of the worker (stages.execute)."""
+    mpi.leave_fault(tmp_path, mpi.World(0, 3), ConnectionResetError(104, "Connection reset by peer"))
+    with pytest.raises(RuntimeError) as raised:
+        ended(tmp_path, 3, "x3: rank 2 died from signal 15")
+    assert faults.kind(raised.value) == faults.MACHINE and not faults.host(raised.value)
 
 
 @pytest.mark.parametrize(
