@@ -35,7 +35,11 @@ PARTS = 8  # that a group is divided into, and launches at the same time: many m
 FAILURES = 16  # all-reduces that fail, at most, since each that hangs takes its whole time
 RANKS_HERE = 2  # of the all-reduce of a machine without accelerators
 GRACE_S = 3  # between a launcher's SIGTERM, which it hands on, and its SIGKILL
-WORDS = 300  # characters of a launch's output that a fault quotes
+LINES, QUOTED, WORDS = (
+    64,
+    8,
+    300,
+)  # of a launch's output: lines that are kept, and lines and characters that a fault quotes
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +80,19 @@ class Heard:
 
     said: Mapping[int, Mapping[str, Any]]  # by rank: all that it said, and when (`heard`, epoch seconds)
     status: int | None  # of the launcher; None = it took too long
-    words: str  # the end of what else was printed
+    words: str  # the end of what else was printed, as lines
 
     @property
     def fault(self) -> str:
         how = "took too long and was ended" if self.status is None else f"ended with status {self.status}"
-        return f"the launch {how}" + (f": {self.words}" if self.words else "")
+        quoted = " | ".join(self.words.splitlines()[-QUOTED:])[-WORDS:]
+        return f"the launch {how}" + (f": {quoted}" if quoted else "")
 
 
 def listen(words: Sequence[str], environment: Mapping[str, str], timeout_s: float) -> Heard:
     """Runs a launch and hears its ranks as they speak; it is gone when this returns, with all that it started here."""
     said: dict[int, dict[str, Any]] = {}
-    rest: deque[str] = deque(maxlen=8)
+    rest: deque[str] = deque(maxlen=LINES)
     launch = subprocess.Popen(
         words,
         env={**processes.variables(1, {}), **environment},
@@ -107,7 +112,7 @@ def listen(words: Sequence[str], environment: Mapping[str, str], timeout_s: floa
     finally:
         _end(launch)
     reader.join(GRACE_S)  # not for ever: what left the group may hold the pipe
-    return Heard(dict(said), status, " | ".join(rest)[-WORDS:])
+    return Heard(dict(said), status, "\n".join(rest))
 
 
 def _hear(lines: Iterable[str], said: dict[int, dict[str, Any]], rest: deque[str]) -> None:

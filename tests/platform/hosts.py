@@ -2,7 +2,7 @@
 
 MPICH's Hydra starts the processes, each named host a node of its own. HOSTS in the environment says, as JSON, what is wrong with
 which: "dead" (nothing starts and nothing ends, as where a node does not answer), "refused" (the launch fails at once), "hangs"
-(its own process never ends), "deaf" (no all-reduce comes about with another host), or a mapping of environment variables.
+(its own process never ends), "dies" (it is killed), "deaf" (no all-reduce comes about with another host), or a mapping of environment variables.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ def main(words: list[str]) -> None:
 def started(ailment: object, command: list[str]) -> list[str]:
     if ailment == "hangs":
         return ["sleep", "1000"]
+    if ailment == "dies":
+        return ["sh", "-c", "sleep 0.3; kill -9 $$"]
     variables = ailment if isinstance(ailment, dict) else {}
     return ["env", *(f"{name}={value}" for name, value in variables.items()), *command]
 

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from workflows.driver import run_folder
 
 if TYPE_CHECKING:
     from apps.platform.fitness import Found
-    from apps.platform.preflight import Launches, Result
+    from apps.platform.preflight import Heard, Launches, Result
 
 SiteOption = Annotated[
     list[str] | None, typer.Option(metavar="KEY=VALUE", help="an option of the site; may be repeated")
@@ -81,7 +81,10 @@ def stage(
     timeout: Annotated[float, typer.Option(min=1, help="seconds that all of it may take")] = 1800.0,
     store: Store = "store",
 ) -> None:
-    """Copies models and environments to every node: read once, handed round by MPI, skipped where they are there."""
+    """Copies models and environments to every node: read once, handed round by MPI, skipped where they are there.
+
+    A node that dies meanwhile is left out where the launcher says which it was, and the others begin again.
+    """
     from apps.platform import preflight, staging
 
     place, nodes = _place(site, site_option, nodefile)
@@ -95,14 +98,32 @@ def stage(
         (folder / "spec.json").write_text(json.dumps(wanted), encoding="utf-8")
         program = ("apps.platform.staging", str(folder / "spec.json"), "--out", str(folder / "verdicts.json"))
         launches = replace(_launches(place, folder, timeout), ranks=None)
-        heard = preflight.listen(launches.words(nodes, 1, program, True), launches.environment, timeout)
-        if not (folder / "verdicts.json").is_file():
-            typer.echo(f"error: stage: {heard.fault}", err=True)
-            raise typer.Exit(1)
-        verdicts = [staging.Verdict(**one) for one in json.loads((folder / "verdicts.json").read_text())]
+        result = folder / "verdicts.json"
+        nodes = _by_all(
+            nodes,
+            lambda those: preflight.listen(launches.words(those, 1, program, True), launches.environment, timeout),
+            result,
+        )
+        verdicts = [staging.Verdict(**one) for one in json.loads(result.read_text())]
     typer.echo(staging.table(verdicts))
     failed = {verdict.rank for verdict in verdicts if verdict.state == "failed"}
     _enough([node for rank, node in enumerate(nodes) if rank not in failed], nodes, at_least, nodefile)
+
+
+def _by_all(nodes: Sequence[str], launch: Callable[[Sequence[str]], Heard], result: Path) -> Sequence[str]:
+    """Launches on all nodes until there is a result; those on which there is. Who dies in the middle is left out."""
+    from apps.platform import launchers
+
+    while True:
+        heard = launch(nodes)
+        if result.is_file():
+            return nodes
+        lost = launchers.called(launchers.dead_node(heard.words), nodes)
+        if lost not in nodes or len(nodes) == 1:
+            typer.echo(f"error: stage: {heard.fault}", err=True)
+            raise typer.Exit(1)
+        typer.echo(f"{lost} has died, so the others begin again without it: {heard.fault}", err=True)
+        nodes = [node for node in nodes if node != lost]
 
 
 def _place(site: str, site_option: Sequence[str] | None, nodefile: Path | None) -> tuple[sites.Site, tuple[str, ...]]:
