@@ -2,15 +2,18 @@
 #
 #   PYTHON=python3.12 make run      another Python (3.10 to 3.13), for a venv that does not exist yet
 #   VENV=/elsewhere/venv make test  another place for the venv
+#   TESTS_AT_ONCE=4 make test       so many tests at the same time, each in a process of its own; 0 = one after another
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+TESTS_AT_ONCE ?= 2
+PYTEST = $(BIN)/python -m pytest -q -n $(TESTS_AT_ONCE) --dist loadgroup
 PIP = $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL = help
-.PHONY: help run test test-all lint format claims bench model setup
+.PHONY: help run test test-slow test-all lint format claims bench model setup
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1\t/' | expand -t 18
@@ -19,10 +22,13 @@ run: $(READY)  ## post-train the embedded team; ends in a table and a report
 	$(BIN)/python workflows/run.py --site local
 
 test: $(READY)  ## all tests but the slow ones
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
+
+test-slow: $(READY)  ## the slow ones alone
+	$(PYTEST) -m slow
 
 test-all: $(READY)  ## all tests
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 lint: $(READY)  ## style and likely mistakes
 	$(BIN)/ruff check .

@@ -19,6 +19,19 @@ settings.load_profile("merit")
 REPOSITORY = Path(__file__).parents[1]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Several processes take test by test (`--dist loadgroup`), but those that share a fixture of their file stay together.
+
+    So it is made once, and they come in their order. Tests that share something of the machine name it: xdist_group("what").
+    """
+    for item in items:
+        known = getattr(item, "_fixtureinfo", None)
+        shared = known and any(found[-1].scope == "module" for found in known.name2fixturedefs.values() if found)
+        if shared and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder with the real data sets (gsm8k, math, aqua), each a folder of .jsonl files."""

@@ -150,6 +150,7 @@ def test_that_is_told_before_anything_runs(outside, ranks, refused):
         live.check_ranks([node], sites.load("aurora", slot_nodes=2, queue="debug"))
 
 
+@pytest.mark.xdist_group("logs of ranks")
 @pytest.mark.parametrize("hierarchy, masks", [("FLAT", ["0", "1", "2"]), ("COMPOSITE", ["0.0", "0.1", "1.0"])])
 def test_a_rank_sees_its_own_tile_and_all_but_the_first_keep_their_output(tmp_path, hierarchy, masks):
     (tmp_path / "slot").write_text("x1\nx2\n")

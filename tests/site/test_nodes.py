@@ -40,6 +40,7 @@ def test_a_login_node_has_no_nodes_to_look_at(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("logs of ranks")
 def test_a_job_sees_to_its_nodes_before_the_run_starts(tmp_path):
     """In this order: a quick look, the environment, a whole preflight under the environment of training, the model."""
     (tmp_path / "env" / "bin").mkdir(parents=True)

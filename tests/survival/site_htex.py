@@ -28,6 +28,7 @@ class Options(records.Options):
     timeout_s: float = 0  # of a task; 0 = none
     heartbeat_s: int = 2  # a manager is lost after twice as long
     grace_s: float = 10
+    margin_s: float = 120
 
 
 def site(options: Options) -> sites.Site:
@@ -95,6 +96,7 @@ def site(options: Options) -> sites.Site:
         launcher=("mpiexec", "-n", "{ranks}"),
         checkpoint_minutes=0,
         grace_s=options.grace_s,
+        margin_s=options.margin_s,
         elsewhere=True,
         own_process=True,
         timeouts_s=dict.fromkeys(sites.LABELS, options.timeout_s) if options.timeout_s else {},

@@ -266,7 +266,7 @@ def steps_done(tmp_path) -> int:
     return int(name[5:] or 0)
 
 
-LONG = {"epochs": 40}  # 120 steps
+LONG = {"epochs": 20}  # 60 steps
 
 
 @pytest.fixture(scope="module")
@@ -286,7 +286,7 @@ def test_a_killed_process_is_gone_on_from(tiny_model, batch, long_undisturbed, t
         assert process.wait(60) != 0
     finally:
         os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
-    assert 10 <= steps_done(tmp_path) < 120
+    assert 10 <= steps_done(tmp_path) < 60
     train(tiny_model, tmp_path / "again", batch, tmp_path / "partial", **LONG)
     assert same_files(long_undisturbed, tmp_path / "again")
 
@@ -296,7 +296,6 @@ def test_a_killed_process_is_gone_on_from(tiny_model, batch, long_undisturbed, t
     "before, after",
     [
         ({"parallel": "ddp", "ranks": 2}, {}),
-        ({"parallel": "ddp", "ranks": 2}, {"parallel": "ddp", "ranks": 4}),
         pytest.param({"parallel": "zero3", "ranks": 2}, {"parallel": "zero1", "ranks": 4}, marks=ZERO),
         pytest.param({"parallel": "zero2", "ranks": 4}, {"parallel": "zero3", "ranks": 2, "offload": True}, marks=ZERO),
     ],
@@ -314,10 +313,10 @@ def test_a_killed_rank_is_gone_on_from_with_other_ranks(tiny_model, batch, long_
         assert process.wait(60) != 0
     finally:
         os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
-    assert 10 <= (done := steps_done(tmp_path)) < 120
+    assert 10 <= (done := steps_done(tmp_path)) < 60
     assert until(lambda: not processes_of(spec), 30)
     facts = train(tiny_model, tmp_path / "again", batch, tmp_path / "partial", **LONG, **after)
-    assert facts["steps"] == 120 and done
+    assert facts["steps"] == 60 and done
     one, other = tensors(long_undisturbed / policy.ADAPTER), tensors(tmp_path / "again" / policy.ADAPTER)
     assert set(one) == set(other)
     assert all(torch.allclose(one[n], other[n], rtol=0, atol=2e-3) for n in one)

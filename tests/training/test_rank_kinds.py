@@ -83,12 +83,10 @@ def weights_of(folder: Path):
 @pytest.mark.parametrize(
     ("parallel", "ranks", "offload"),
     [
-        ("ddp", 2, False),
         ("ddp", 4, False),
         pytest.param("zero1", 1, True, marks=ZERO),
         pytest.param("zero1", 4, False, marks=ZERO),
         pytest.param("zero2", 2, True, marks=ZERO),
-        pytest.param("zero3", 2, False, marks=ZERO),
         pytest.param("zero3", 4, True, marks=ZERO),
     ],
 )

@@ -19,7 +19,11 @@ SMALL = (
     + ("evaluation.tasks=12 evaluation.samples=2 evaluation.validation_tasks=8 evaluation.shown_tasks=2")
 )
 FIRST = ("-q", "debug", "-l", "select=1", "-A", "mine")
-LOCAL = f"SITE=local,MERIT={command.ROOT}"
+SITES = {  # the driver's threads, and workers of Parsl's HighThroughputExecutors
+    "local": {"SITE": "local", "SITE_OPTIONS": "cores=1"},
+    "htex": {"SITE": str(command.ROOT / "tests/survival/site_htex.py"), "SITE_OPTIONS": "threads=network workers=1"},
+}
+STARTS = {"local": 12, "htex": 30}  # a job's time in those of a process: there are many to be started first
 
 SLOW = '''"""Grades as the family does, and takes as many seconds for it as a file says."""
 import time
@@ -121,17 +125,20 @@ def test_a_job_runs_a_workflow_on_the_first_node_and_leaves_its_log_and_output(c
     assert cluster.jobs() == [job]  # it was finished: nobody goes on
 
 
-def walltime(margin_s: int) -> tuple[str, str]:
-    """The option for a job that has some seconds to work, on a busy machine too: measured by how long the command takes to start."""
+def walltime(margin_s: int, starts: int = 12) -> tuple[str, str]:
+    """The option for a job that has some seconds to work, on a busy machine too: as long as the command takes to start so often."""
     began = time.monotonic()
     assert command.run(Path.cwd(), *command.SMALL, "--dry-run").returncode == 0
-    return "-l", f"walltime={2 * margin_s + 12 * round(time.monotonic() - began + 0.5)}"
+    return "-l", f"walltime={2 * margin_s + starts * round(time.monotonic() - began + 0.5)}"
 
 
-def slowly(folder: Path, seconds: float) -> None:
-    """A verifier in `slow.py` that takes so long for each answer while there is a file `slow`."""
+def slowly(folder: Path, limit: tuple[str, str] = ("-l", "walltime=8")) -> None:
+    """A verifier in `slow.py` that takes a fiftieth of a job's time for an answer while there is a file `slow`.
+
+    SMALL has 130 of them, of which 66 come before any credit is given.
+    """
     (folder / "slow.py").write_text(SLOW)
-    (folder / "slow").write_text(str(seconds))
+    (folder / "slow").write_text(str(int(limit[1].partition("=")[2]) / 50))
 
 
 def gone_on_with(cluster: Cluster, folder: Path, name: str) -> list[str]:
@@ -145,15 +152,18 @@ def gone_on_with(cluster: Cluster, folder: Path, name: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_run_that_a_walltime_cuts_short_is_gone_on_with_and_ends_as_if_it_had_not_been(cluster, folder):
+@pytest.mark.parametrize("site", SITES)
+def test_a_run_that_a_walltime_cuts_short_is_gone_on_with_and_ends_as_if_it_had_not_been(cluster, folder, site):
     """One job after another until it is finished; what they make together is what an undisturbed run makes, and once."""
-    slowly(folder, 0.15)
-    words = f"{SMALL} rounds=2 verifier.name={folder}/slow.py"
-    cut = {"NAME": "cut", "SETTINGS": words, "SITE_OPTIONS": "cores=1 margin_s=8", "CONTINUATIONS": "9"}
-    first = submit(cluster, folder, "pipeline.pbs", *walltime(8), **cut)
+    limit = walltime(8, STARTS[site])
+    slowly(folder, limit)
+    words = f"{SMALL} rounds=2 evaluation.shards=3 verifier.name={folder}/slow.py"
+    cut = {**SITES[site], "NAME": "cut", "SETTINGS": words, "CONTINUATIONS": "9"}
+    cut["SITE_OPTIONS"] += " margin_s=8"
+    first = submit(cluster, folder, "pipeline.pbs", *limit, **cut)
     assert cluster.wait(first)["Exit_status"] == 75, output(folder, first)
     second, told = cluster.jobs()[-1], output(folder, first)
-    assert re.search(rf"the job ends in 0:0\d; what is finished is kept; the run goes on in job {second}", told)
+    assert re.search(rf"the job ends in 0:\d\d; what is finished is kept; the run goes on in job {second}", told)
     assert "Traceback" not in told and " failed (" not in told
     assert cluster.job(second)["depend"] == f"afterany:{first}"
     assert cluster.job(second)["Resource_List"] == cluster.job(first)["Resource_List"]
@@ -168,13 +178,19 @@ def test_a_run_that_a_walltime_cuts_short_is_gone_on_with_and_ends_as_if_it_had_
     whole = submit(cluster, folder, "pipeline.pbs", NAME="cut", SETTINGS=f"{words} store=undisturbed runs=others")
     assert cluster.wait(whole)["Exit_status"] == 0, output(folder, whole)
     assert artifacts(folder).keys() == artifacts(folder, "undisturbed").keys()
+    assert figures(folder, "runs") == figures(folder, "others")
+
+
+def figures(folder: Path, runs: str) -> dict:
+    told = json.loads((folder / runs / "cut" / "summary.json").read_text())
+    return {name: told[name] for name in ("accuracy", "credit", "roles", "metrics", "validation")}
 
 
 @pytest.mark.slow
 def test_the_last_of_the_jobs_that_may_go_on_submits_no_other_and_says_so(cluster, folder):
     """One job may follow the first; what both of them have made is there when the user submits once more."""
     limit = walltime(8)
-    slowly(folder, int(limit[1].partition("=")[2]) / 50)  # there are 130 answers
+    slowly(folder, limit)
     words = {"NAME": "cut", "SETTINGS": f"{SMALL} verifier.name={folder}/slow.py", "SITE_OPTIONS": "cores=1 margin_s=8"}
     first = submit(cluster, folder, "pipeline.pbs", *limit, **words, CONTINUATIONS="1")
     assert cluster.wait(first)["Exit_status"] == 75, output(folder, first)
@@ -184,7 +200,7 @@ def test_the_last_of_the_jobs_that_may_go_on_submits_no_other_and_says_so(cluste
     last = "No successor was submitted: this job is the last (CONTINUATIONS of qsub -v)"
     for told in (output(folder, second), (folder / "runs" / "cut" / "log.txt").read_text()):
         (line,) = [line for line in told.splitlines() if last in line]
-        assert re.search(r"the job ends in 0:0\d; what is finished is kept\. No successor", line)
+        assert re.search(r"the job ends in 0:\d\d; what is finished is kept\. No successor", line)
     found = summary(folder, "cut")
     assert found["state"] == "out of time" and found["error"].endswith(last)
     assert re.search("^run +cut: out of time$", ask(cluster, folder, "status"), re.M)
@@ -199,7 +215,7 @@ def test_the_last_of_the_jobs_that_may_go_on_submits_no_other_and_says_so(cluste
 @pytest.mark.slow
 def test_qdel_in_mid_run_keeps_what_is_done_and_nobody_goes_on(cluster, folder):
     """And so does `stop`, from a machine that is not the driver's."""
-    slowly(folder, 0.15)
+    slowly(folder)
     words = {"NAME": "ended", "SETTINGS": f"{SMALL} verifier.name={folder}/slow.py", "SITE_OPTIONS": "cores=1"}
     for end in ("qdel", "stop"):
         job = submit(cluster, folder, "pipeline.pbs", **words, CONTINUATIONS="5")
@@ -225,7 +241,8 @@ def ask(cluster: Cluster, folder: Path, *words: str) -> str:
 
 
 @pytest.mark.slow
-def test_training_that_a_walltime_cuts_short_is_gone_on_with_and_gives_the_same_adapter(cluster, folder):
+@pytest.mark.parametrize("site", SITES)
+def test_training_that_a_walltime_cuts_short_is_gone_on_with_and_gives_the_same_adapter(cluster, folder, site):
     """It has saved its steps when the job's time was up; the next job does the rest, bit for bit."""
     (folder / "slow.py").write_text(OBJECTIVE)
     (folder / "slow").touch()
@@ -235,14 +252,9 @@ def test_training_that_a_walltime_cuts_short_is_gone_on_with_and_gives_the_same_
     ]
     (folder / "chats.jsonl").write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in spoken))
     words = f"data.path=chats.jsonl objective.name={folder}/slow.py training.step_rows=4 training.epochs=2 training.lora.r=2"
-    cut = {
-        "WORKFLOW": "sft",
-        "NAME": "cut",
-        "SETTINGS": words,
-        "SITE_OPTIONS": "cores=1 margin_s=10",
-        "CONTINUATIONS": "9",
-    }
-    first = submit(cluster, folder, "pipeline.pbs", *walltime(10), **cut)
+    cut = {**SITES[site], "WORKFLOW": "sft", "NAME": "cut", "SETTINGS": words, "CONTINUATIONS": "9"}
+    cut["SITE_OPTIONS"] += " margin_s=10"
+    first = submit(cluster, folder, "pipeline.pbs", *walltime(10, STARTS[site]), **cut)
     assert cluster.wait(first)["Exit_status"] == 75, output(folder, first)
     assert len(list((folder / "store" / "partial").glob("*/step-*"))) == 1
     (folder / "slow").unlink()
