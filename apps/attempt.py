@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from apps import artifacts
+from apps import artifacts, dormant
 from apps.platform import faults, processes, smaller
 from apps.records import Artifact
 
@@ -22,8 +22,12 @@ Outcome = tuple[dict[str, Any], dict[str, Any]]  # a stage's facts, and what the
 def check_inputs(root: str, given: Iterable[Artifact], error: Exception | None = None) -> None:
     """LostInput for what is gone, or is not as it was written; a damaged artifact is set aside, so that it is made again.
 
-    Sizes are compared for every task, contents at first use in this process, and anew after an `error` that damage may explain.
+    Dormant ones are woken. Sizes are compared for every task, contents at first use in this process, and anew after an `error`
+    that damage may explain; what went meanwhile is lost then, also into a pack: the next attempt wakes it.
     """
+    given = list(given)
+    for artifact in given if error is None else ():
+        dormant.folder(Path(artifact.path))
     anew = error is not None and faults.kind(error) == faults.OWN
     read = anew or error is None
     lost = {a: reason for a in given if (reason := artifacts.check(a.path, contents=read, anew=anew))}

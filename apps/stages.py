@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from apps import artifacts, attempt
+from apps import artifacts, attempt, dormant
 from apps.platform import deadline, faults, nearby, work
 from apps.records import Artifact
 
@@ -205,7 +205,7 @@ def perform(
 
 def facts_of(artifact: Artifact) -> dict[str, Any]:
     """What a stage said of its work."""
-    return json.loads((Path(artifact.path) / FACTS).read_text())
+    return json.loads(dormant.read(Path(artifact.path), FACTS))
 
 
 def _submit(label: str, **kwargs: Any) -> Future:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from workflows.steps import Steps
 
 WHOLE = "post_train"  # the stage that a run without `stages` consists of
-RUN = ("name", "seed", "store", "runs")  # what a stage cannot say otherwise than its run
+RUN = ("name", "seed", "store", "runs", "pack")  # what a stage cannot say otherwise than its run
 TEAM = ("model", "topology", "team", "engine", "sampling", "verifier", "evaluation")  # nor this: figures are compared
 SHARED = (*RUN, "model", "tasks", "verifier", "topology", "team", "engine", "sampling")  # with stages of other kinds
 

@@ -23,6 +23,7 @@ class Run(records.Options):
     seed: int = Field(0, ge=0, lt=2**63, description="of everything that is drawn")
     store: str = Field("store", description="folder of finished results, shared by all runs")
     runs: str = Field("runs", description="folder of the runs")
+    pack: bool = Field(True, description="put results that nobody waits for into few files, below store/packed")
 
 
 class TeamSettings(records.Options):

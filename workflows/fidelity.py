@@ -84,7 +84,7 @@ def dag(config: Config, plan: Plan) -> dict[str, Node]:
             found["faulty_base"] = _planted(config, plan, ablated, faulty_base=True)
     if "team" in config.parts:
         found["compared"] = [_team(config, plan)]
-    settings = {k: v for k, v in config.model_dump(mode="json").items() if k not in ("store", "runs", "name")}
+    settings = {k: v for k, v in config.model_dump(mode="json").items() if k not in ("store", "runs", "name", "pack")}
     report = plan.add(
         stages.FIDELITY, found, name=config.name, methods=config.methods, ablated=ABLATED, config=settings
     )

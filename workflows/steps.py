@@ -196,7 +196,7 @@ class Steps(Playing):
         self, story: Story, before: dict[str, Node], after: dict[str, Node], shown: list[Node], shown_after: list[Node]
     ) -> Node:
         """What the run was and what came of it; a chain's stages are told one by one."""
-        hidden = ("store", "runs", "name")
+        hidden = ("store", "runs", "name", "pack")
         settings = {k: v for k, v in self.config.model_dump(mode="json").items() if k not in hidden}
         settings["name"] = self.config.name
         inputs = {f"before_{mode}": node for mode, node in before.items()}

@@ -1,7 +1,8 @@
 """Results by key: a stage's result is an artifact, a folder named by the digest of all that it depends on.
 
 A key is known before anything runs, since it is made of the *keys* of the inputs and not of their contents. What lies
-under a key is checked when it is found (apps/artifacts.py); what is damaged counts as absent and is made again.
+under a key is checked when it is found (apps/artifacts.py); what is damaged counts as absent and is made again. Results that
+nobody waits for may lie in packs (apps/dormant.py): they are found there and stay there until a task asks for them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -19,8 +21,10 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from apps import artifacts, records
+from apps import artifacts, dormant, packs, records
 from apps.records import Artifact, MeritError
+
+LOOK_S = 0.05
 
 log = logging.getLogger("merit.store")
 
@@ -30,6 +34,7 @@ class Store:
 
     def __init__(self, root: str | Path):
         self.root = Path(root).absolute()
+        self._packs = packs.of(self.root)
         artifacts.sweep(self.root)
 
     @staticmethod
@@ -43,18 +48,18 @@ class Store:
 
     def has(self, stage: str, key: str) -> bool:
         """Whether `find` is likely to find it: files and sizes are looked at, contents are not, and nothing is moved."""
-        return artifacts.check(artifacts.locate(self.root, stage, key), contents=False) is None
+        there = artifacts.check(artifacts.locate(self.root, stage, key), contents=False) is None
+        return there or bool(self._packs.holding(stage, key))
 
     def find(self, stage: str, key: str) -> Artifact | None:
         """The artifact of `key` if it is there and whole. A damaged one is moved aside and counts as absent."""
         path = artifacts.locate(self.root, stage, key)
-        if not path.exists():
-            return None
-        if reason := artifacts.check(path):
+        if path.exists():
+            if not (reason := artifacts.check(path)):
+                return Artifact(stage, key, str(path))
             aside = artifacts.set_aside(self.root, path)
             log.warning("%s %s is damaged: %s; moved to %s, it will be made again", stage, key, reason, aside)
-            return None
-        return Artifact(stage, key, str(path))
+        return Artifact(stage, key, str(path)) if self._packs.holding(stage, key) and dormant.whole(path) else None
 
 
 @contextmanager
@@ -96,7 +101,7 @@ def holder(folder: str | Path) -> dict[str, Any] | None:
 
 def _acquire(file: Any, path: Path) -> None:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _patiently(file)
     except BlockingIOError as error:
         raise MeritError(
             f"{path.parent} is in use by another run: {_named(_holder(file)) or 'one that has just begun'}; wait for it, "
@@ -104,6 +109,17 @@ def _acquire(file: Any, path: Path) -> None:
         ) from error
     except OSError as error:  # a file system without locks: two drivers cost time there but spoil no result
         log.warning("%s cannot be locked (%s): see that no second run uses it", path.parent, error.strerror)
+
+
+def _patiently(file: Any) -> None:
+    """Takes the lock; who only looks whether it is held, as `holder` does, has it for a moment."""
+    for last in (False, False, True):
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if last:
+                raise
+        time.sleep(LOOK_S)
 
 
 def _holder(file: Any) -> dict[str, Any]:

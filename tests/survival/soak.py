@@ -3,7 +3,8 @@
     python -m tests.survival.soak --rounds 50 --agents 4 --shards 64 FOLDER
 
 Looked at when a tenth of the rounds is done, and at the end: numbers of processes, threads and open files of the driver and of
-all that it started, the driver's resident memory, and the files of the run. A round's tasks wait for those of the round before.
+all that it started, the driver's resident memory, and the files of the run. A round's tasks wait for those of the round before;
+what nobody waits for any more is packed, `--least` results at a time, and at the end.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from apps.stages import Stage
 from tests.survival.cluster import SITE
 from workflows import config as configuration
 from workflows import sites, store
-from workflows.driver import live
+from workflows.driver import live, packing
 from workflows.plan import Node, Plan
 
 TICK = Stage("tick", "tests.survival.soak", "cpu")
@@ -82,34 +83,43 @@ def _entries(pid: int, name: str) -> int:
         return 0
 
 
-def carried_out(rounds: int, agents: int, shards: int, folder: Path, **options: Any) -> dict[str, Any]:
+def carried_out(rounds: int, agents: int, shards: int, least: int, folder: Path, **options: Any) -> dict[str, Any]:
     os.environ["MERIT_SOAK_OF"] = str(os.getpid())
     plan, layers = planned(rounds, agents, shards)
     site, shelf = sites.load(str(SITE), threads="inference,training,network", **options), store.Store(folder / "store")
+    packing.LEAST, packed = least, packing.Packing(shelf.root, folder, least > 0)
     early = layers[max(0, rounds // 10 - 1)]
     with open(folder / "log", "w") as log, contextlib.redirect_stdout(log):
-        with live.at_work(plan.nodes.values(), shelf, site, folder / "parsl", "soak"):
+        with live.at_work(plan.nodes.values(), shelf, site, folder / "parsl", "soak"), packed.beside():
             began = time.perf_counter()
             launch = live.launcher(shelf, configuration.Run(), site)
             for node in plan.nodes.values():
                 node.future = launch(node)
+            packed.follow(plan.nodes.values())
             launched = time.perf_counter()
             wait([node.future for node in early])
-            first = counted(folder)
+            with packed.at_it:
+                first = counted(folder)
             wait([node.future for node in plan.nodes.values()])
-            last, ended = counted(folder), time.perf_counter()
+            ended = time.perf_counter()
+            with packed.at_it:
+                last = counted(folder)
             if (fault := live.first_fault(plan.nodes.values())) is not None:
                 raise fault
+    packed.pack()
+    packed_s = time.perf_counter() - ended
     time.sleep(1)
     after = counted(folder)
     tasks = len(plan.nodes)
     speed = {"tasks": tasks, "tasks_per_s": round(tasks / (ended - began), 1), "launched_s": round(launched - began, 1)}
+    speed["until_all_is_packed_s"] = round(packed_s, 1)
     return {**speed, "at_a_tenth": first, "at_the_end": last, "afterwards": after}
 
 
 def main() -> None:
     given = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, size in (("rounds", 50), ("agents", 4), ("shards", 64), ("managers", 2), ("workers", 2)):
+    sizes = {"rounds": 50, "agents": 4, "shards": 64, "managers": 2, "workers": 2, "least": packing.LEAST}
+    for name, size in sizes.items():
         given.add_argument(f"--{name}", type=int, default=size)
     given.add_argument("folder", type=Path)
     print(json.dumps(carried_out(**vars(given.parse_args())), indent=1))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apps import artifacts, leaf
+from apps import artifacts, dormant, leaf
 from apps.evaluation import compare
 from apps.evaluation.compare import Row
 from apps.inference import traces
@@ -78,7 +78,7 @@ def _rows(first: Played, second: Played) -> list[Row]:
 
 
 def _whole(root: Path, entry: Mapping[str, Any]) -> Path:
-    path = artifacts.locate(root, entry["stage"], entry["key"])
+    path = dormant.copied(artifacts.locate(root, entry["stage"], entry["key"]))
     if reason := artifacts.check(path):
         raise MeritError(f"{path} cannot be used: {reason}; run the same run again, which makes it anew")
     return path

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
-from apps import artifacts, leaf
+from apps import dormant, leaf
 from apps.credit import datasets
 from apps.records import MeritError
 from workflows.commands import inspect_run
@@ -70,7 +70,7 @@ def rows(shard: Shard, graded: Sequence[Any], kind: str, rule: datasets.Rule) ->
 
 def card(run: Path, shards: Sequence[Shard], kind: str, rule: datasets.Rule, when: str, counts: Counter[str]) -> str:
     """The data card; to Hugging Face's `load_dataset(FOLDER, AGENT)` its head says which file is whose."""
-    made = [artifacts.manifest(shard.place["assign"][0]) for shard in shards]
+    made = [dormant.manifest(shard.place["assign"][0]) for shard in shards]
     options = made[0]["record"]["options"]
     facts = {
         "run": run.resolve().name,

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from apps import artifacts, leaf
+from apps import artifacts, dormant, leaf
 from apps.credit import results
 from apps.inference import traces
 from apps.records import Credit, Graded, MeritError, Task
@@ -26,16 +26,20 @@ class Shard:
     place: dict[str, list[Path]]  # stage -> folders: tasks, rollout, grade, assign, perhaps replay
 
     def tasks(self) -> dict[str, Task]:
-        return {task.id: task for task in tasks_app.read(self.place["tasks"][0])}
+        return {task.id: task for task in tasks_app.read(self.folder("tasks"))}
 
     def graded(self) -> list[Graded]:
-        return verdicts.read(self.place["grade"][0], traces.read(self.place["rollout"][0] / traces.FILE))
+        return verdicts.read(self.folder("grade"), traces.read(self.folder("rollout") / traces.FILE))
 
     def credit(self) -> list[Credit]:
-        return results.read(self.place["assign"][0])
+        return results.read(self.folder("assign"))
 
     def findings(self) -> dict[str, results.Findings]:
-        return results.read_replays(self.place["replay"][0]) if "replay" in self.place else {}
+        return results.read_replays(self.folder("replay")) if "replay" in self.place else {}
+
+    def folder(self, stage: str) -> Path:
+        """What was made by a stage; a copy where it lies in a pack."""
+        return dormant.copied(self.place[stage][0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,15 @@ def shards(folder: Path, when: str) -> list[Shard]:
         place = {name: [artifacts.locate(root, stages[key], key) for key in of] for name, of in keys.items()}
         found.append(Shard(entry["round"], place))
     return found
+
+
+def places(runs: Path, run: str) -> list[Path]:
+    """Of all that a finished run is made of; none where there is no such run."""
+    folder = Path(run) if (Path(run) / "config.yaml").is_file() else runs / run
+    if not (folder / "artifacts.json").is_file():
+        return []
+    root, index = store_of(folder), json.loads((folder / "artifacts.json").read_text())
+    return [artifacts.locate(root.absolute(), entry["stage"], entry["key"]) for entry in index]
 
 
 def folder_of(runs: Path, run: str) -> Path:

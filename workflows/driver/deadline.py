@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from apps import artifacts, stages
+from apps import artifacts, dormant, stages
 from apps.platform.deadline import TooLate
 from apps.records import MeritError
 from workflows.cluster import pbs
@@ -118,6 +118,6 @@ class Deadline:
 def _seconds(root: Path, node: Node) -> list[float]:
     """What its artifact took; [] where there is none, or none that can be read."""
     try:
-        return [artifacts.manifest(artifacts.locate(root, node.stage.name, node.key))["seconds"]]
+        return [dormant.manifest(artifacts.locate(root, node.stage.name, node.key))["seconds"]]
     except (OSError, ValueError, KeyError):
         return []

@@ -1,7 +1,8 @@
 """What of a store no run refers to, and its removal: the artifacts of runs whose folders are gone, or whose code has changed.
 
 A run that is at work refers to all that it will make or need, so nothing of it is ever taken. Drafts (`tmp`) are taken where
-their writer is dead, or on another host and silent for a day; what was set aside as damaged, always.
+their writer is dead, or on another host and silent for a day; what was set aside as damaged, always. A pack goes when no run refers
+to anything in it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from apps import artifacts, stages
+from apps import artifacts, packs, stages
 from apps.artifacts import MANIFEST
 from workflows.driver import references
 
 SILENT_S = 24 * 3600  # after which a draft of another host is taken for left behind
-APART = ("tmp", "damaged", stages.PARTIAL, references.USERS)  # folders of a store that hold no finished artifacts
+# folders of a store that hold no artifacts as folders
+APART = ("tmp", "damaged", packs.FOLDER, stages.PARTIAL, references.USERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Found:
 
     runs: tuple[Path, ...]  # that were asked
     silent: tuple[Path, ...]  # runs that do not say what they refer to
-    places: dict[str, list[Path]]  # stage, or tmp, damaged, partial -> folders
+    places: dict[str, list[Path]]  # stage, or tmp, damaged, partial, packed -> folders, or packs
     bytes: dict[str, int]  # of each
     kept: int  # artifacts that runs refer to
 
@@ -52,17 +54,21 @@ def look(root: Path, runs: Path) -> Found:
     said = {folder: references.of(folder) for folder in folders}
     wanted = set().union(*(refers for refers in said.values() if refers))
     places: dict[str, list[Path]] = {}
-    kept = 0
+    kept: set[tuple[str, str]] = set()
     for stage, place in _artifacts(root):
         if (stage, place.name) in wanted:
-            kept += 1
+            kept.add((stage, place.name))
         else:
             places.setdefault(stage, []).append(place)
+    for pack in packs.every(root):
+        if (held := _held(pack)) is not None:
+            kept |= held & wanted
+            places.setdefault(packs.FOLDER, []).extend(() if held & wanted else (pack,))
     places[stages.PARTIAL] = [p for p in _inside(root / stages.PARTIAL) if (stages.PARTIAL, p.name) not in wanted]
     places["damaged"], places["tmp"] = list(_inside(root / "damaged")), [p for p in _inside(root / "tmp") if _left(p)]
     places = {name: there for name, there in places.items() if there}
     sizes = {name: sum(map(_bytes, there)) for name, there in places.items()}
-    return Found(tuple(folders), tuple(f for f in folders if said[f] is None), places, sizes, kept)
+    return Found(tuple(folders), tuple(f for f in folders if said[f] is None), places, sizes, len(kept))
 
 
 def _in(runs: Path) -> Iterator[Path]:
@@ -77,6 +83,14 @@ def _artifacts(root: Path) -> Iterator[tuple[str, Path]]:
     for manifest in root.glob(f"*/??/*/{MANIFEST}"):
         if manifest.parts[-4] not in APART:
             yield manifest.parts[-4], manifest.parent
+
+
+def _held(pack: Path) -> set[tuple[str, str]] | None:
+    """What a pack holds; None where that cannot be read, so that it stays."""
+    try:
+        return {(stage, key) for stage, keys in packs.read(pack).items() for key in keys}
+    except (OSError, ValueError):
+        return None
 
 
 def _inside(folder: Path) -> list[Path]:

@@ -16,13 +16,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
 
-from apps import artifacts, stages
+from apps import artifacts, dormant, stages
 from apps.inference import four_bit
 from apps.platform import mpi, processes
 from apps.records import Artifact, MeritError
 from workflows import config as configuration
 from workflows import model, sites, store
-from workflows.driver import deadline, references, run_folder, usage
+from workflows.driver import deadline, packing, references, run_folder, usage
 from workflows.driver.memoizer import StoreMemoizer
 from workflows.plan import Node, Plan
 
@@ -49,16 +49,19 @@ def carry_out(
         run_folder.begin(folder, config, run_folder.described(workflow, place))
         run_folder.point_at_latest(folder)  # at once, so that --resume finds a run that was killed
         ending = deadline.Deadline(site, shelf, nodes)
+        packed = packing.Packing(shelf.root, folder, config.pack)
         try:
             references.keep(shelf.root, folder, nodes)
             with (
                 at_work(nodes, shelf, site, folder / "parsl", config.name, log) as progress,
+                packed.beside(),
                 run_folder.telling(folder),  # before the site is cleared away, for which there may be no time
             ):
                 launch = launcher(shelf, config, site, ending, usage.begin(folder, site))
                 say_killed(killed, progress)
                 for node in nodes:
                     node.future = launch(node)
+                packed.follow(nodes)
                 if not _await_all(planned, ending):
                     raise hand_on(folder, ending, nodes, progress)
                 found = {name: node.future.result() for name, node in results.items()}
@@ -70,6 +73,7 @@ def carry_out(
         run_folder.finish(folder, config, planned, found)
         run_folder.ended(folder, "finished", None)
         usage.tell(folder, nodes, shelf.root)
+        packed.pack()
     return folder
 
 
@@ -177,7 +181,7 @@ def _listener(shelf: store.Store, progress: Any) -> Callable[[str, str, str], No
             return {}
         try:
             facts = stages.facts_of(Artifact(stage, key, str(place)))
-            return {"seconds": artifacts.manifest(place)["seconds"], **facts} if event == "made" else facts
+            return {"seconds": dormant.manifest(place)["seconds"], **facts} if event == "made" else facts
         except (OSError, ValueError, KeyError):  # gone or damaged: who needs the artifact will find that too
             return {}
 

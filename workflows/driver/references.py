@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from apps import records, stages
+from workflows import store
 from workflows.driver import run_folder
 from workflows.plan import Node
 
@@ -56,9 +57,18 @@ def of(folder: Path) -> set[tuple[str, str]] | None:
         return None
 
 
+def of_others(root: Path, folder: Path) -> set[tuple[str, str]]:
+    """What the runs at work refer to, but for the run, or the runs of the study, in `folder`."""
+    own = folder.absolute()
+    others = [place for place in users(root) if place != own and own not in place.parents]
+    # a run of a study is locked by its study
+    at_work = [place for place in others if store.holder(place) or store.holder(place.parent)]
+    return set().union(*(of(place) or () for place in at_work))
+
+
 @contextmanager
 def locked(root: Path, how: int) -> Iterator[None]:
-    """fcntl.LOCK_SH for a run that adds itself, LOCK_EX for a clean-up. Without effect on a file system that has no locks."""
+    """fcntl.LOCK_SH for a run that adds itself, LOCK_EX for a clean-up, and where folders give way to packs. Without effect on a file system that has no locks."""
     (root / USERS).mkdir(parents=True, exist_ok=True)
     with open(root / ".lock", "a", encoding="utf-8") as file:
         with suppress(OSError):

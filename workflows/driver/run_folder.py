@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
 
-from apps import policies, stages
+from apps import dormant, policies, stages
 from apps.platform import environment
 from apps.records import Artifact
 from workflows import config as configuration
@@ -78,6 +78,8 @@ def jobs(folder: Path) -> list[str]:
 
 def finish(folder: Path, config: configuration.Run, plan: Plan, found: Mapping[str, Artifact]) -> None:
     """Puts what the user looks for into the run's folder: the report, the adapters, and where every artifact lies."""
+    for artifact in found.values():
+        dormant.folder(Path(artifact.path))
     if "report" in found:
         for name in ("report.html", SUMMARY):
             shutil.copy(Path(found["report"].path) / name, folder / name)

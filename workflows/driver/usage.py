@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from apps import artifacts
+from apps import artifacts, dormant
 from apps.platform import work
 from apps.report import timeline
 from apps.report.timeline import Session, Span, Use
@@ -61,7 +61,7 @@ def sentence(use: Use, tasks: int) -> str:
 def _task(node: Node, root: Path, sessions: list[Session]) -> dict[str, Any] | None:
     """A node's work if one of the sessions asked for it."""
     try:
-        found = work.of(artifacts.manifest(artifacts.locate(root, node.stage.name, node.key)))
+        found = work.of(dormant.manifest(artifacts.locate(root, node.stage.name, node.key)))
     except (OSError, ValueError, KeyError):  # not made, or gone
         return None
     if found is None or found.session not in {session.id for session in sessions}:

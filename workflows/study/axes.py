@@ -19,6 +19,7 @@ FIXED = {
     "name": "runs are named by `names`",
     "runs": "the folder of all runs is set by runs=FOLDER on the command line",
     "store": "all runs of a study share a store; set it by store=FOLDER on the command line",
+    "pack": "all runs of a study share a store; set it by pack=false on the command line",
 }
 DIGITS = 6  # of a number that is drawn
 

@@ -14,7 +14,7 @@ from apps.evaluation import rung
 from apps.records import MeritError
 from workflows import config as configuration
 from workflows import sites, store
-from workflows.driver import deadline, live, references, run_folder
+from workflows.driver import deadline, live, packing, references, run_folder
 from workflows.plan import Node
 from workflows.study.sweep import Member, Study, out_after
 
@@ -40,19 +40,23 @@ def carry_out(study: Study, rungs: Sequence[Sequence[Member]], site: sites.Site,
         described = run_folder.described(study.workflow, place)
         _begin(study, described)
         ending = deadline.Deadline(site, shelf, first.values())
+        packed = packing.Packing(shelf.root, study.folder, study.base["pack"])
+        packed.expect(first.values())
         try:
             with (
                 live.at_work(first.values(), shelf, site, study.folder / ".parsl", study.name, log) as progress,
+                packed.beside(),
                 run_folder.telling(study.folder),
             ):
                 live.say_killed(killed, progress)
-                driver = _Driver(study, shelf, site, progress, described, ending)
+                driver = _Driver(study, shelf, site, progress, described, ending, packed)
                 with _told_to_all(driver):
                     ended = driver.rungs(rungs[0])
         except BaseException as error:
             run_folder.broken_off(study.folder, error)
             raise
         run_folder.ended(study.folder, "failed" if ended.faults else "finished", _told(ended))
+        packed.pack()
     return ended
 
 
@@ -67,9 +71,10 @@ class _Driver:
         progress: Any,
         described: Mapping[str, Any],
         ending: deadline.Deadline,
+        packed: packing.Packing,
     ) -> None:
         self.study, self.shelf, self.site, self.progress, self.described = study, shelf, site, progress, described
-        self.ending = ending
+        self.ending, self.packed = ending, packed
         self.ended = Ended()
         self.active: list[Member] = []
         self.late: list[Member] = []  # those for which the job's time does not suffice
@@ -112,6 +117,7 @@ class _Driver:
         self.folder(member).mkdir(exist_ok=True)
         run_folder.begin(self.folder(member), member.config, self.described)
         references.keep(self.shelf.root, self.folder(member), member.nodes())
+        self.packed.hold(member.results.values())
         self.launch(member.nodes(), member.config)
         self.ended.members[member.run.name] = member
 
@@ -122,10 +128,12 @@ class _Driver:
                 launch = launch or live.launcher(self.shelf, config, self.site, self.ending)
                 self.progress.expect(node.key, node.stage.name, node.round)
                 node.future = launch(node)
+        self.packed.follow(nodes)
 
     def launch_own(self, node: Node, config: configuration.Run) -> None:
         """A task of the study itself; returns when it is done."""
         self.own.append(node)
+        self.packed.hold([node])
         references.keep(self.shelf.root, self.study.folder, self.own)
         self.launch([node], config)
         if isinstance(node.future.exception(), deadline.TooLate):
@@ -145,6 +153,7 @@ class _Driver:
             found = {name: node.future.result() for name, node in member.results.items()}
             run_folder.finish(folder, member.config, member.plan, found)
             run_folder.ended(folder, "finished", None)
+        self.packed.let_go(member.results.values())
 
     def chosen(self, members: Sequence[Member], rounds: int) -> Sequence[Member]:
         """The runs of the next rung, after its decision was made or found."""
