@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -38,14 +39,15 @@ class Cluster:
         self, folder: Path, nodes: Sequence[str] = ("x1", "x2", "x3"), kill_delay: float = 10, profile: str = ""
     ) -> None:
         self.folder, bin = folder, folder / "bin"
-        for name in ("bin", "jobs", "aux", "home", "tmp"):
+        for name in ("bin", "jobs", "aux", "home"):
             (folder / name).mkdir(parents=True)
         for command in ("qsub", "qstat", "qdel"):
             (bin / command).write_text(f'#!/bin/sh\nexec {sys.executable} -S {HERE / command}.py "$@"\n')
             (bin / command).chmod(0o755)
+        self.tmp = Path(tempfile.mkdtemp(prefix="pbs-"))  # short, as sockets of its jobs want
         server = {
             "name": "standin", "nodes": list(nodes), "queues": QUEUES, "default_queue": "debug", "kill_delay": kill_delay,
-            "required": ["account", "select", "walltime", "filesystems"],
+            "required": ["account", "select", "walltime", "filesystems"], "tmp": str(self.tmp),
         }  # fmt: skip
         (folder / "server.json").write_text(json.dumps(server))
         path = f"{bin}:{Path(sys.executable).parent}"
@@ -68,6 +70,7 @@ class Cluster:
                 os.kill(pid, signal.SIGKILL)
         assert not left, "jobs outlived their server"
         shutil.rmtree(self.folder)
+        shutil.rmtree(self.tmp)
 
     def processes(self) -> list[int]:
         """Whatever works for this server: watchers, and what jobs have started."""

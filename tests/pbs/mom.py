@@ -89,7 +89,7 @@ def started(job: str, found: dict[str, Any]) -> subprocess.Popen[bytes]:
         **variables, "HOME": str(home), "USER": "user", "LOGNAME": "user", "SHELL": "/bin/bash", "PATH": os.defpath,
         "PBS_JOBID": job, "PBS_JOBNAME": found["Job_Name"], "PBS_QUEUE": found["queue"], "PBS_ENVIRONMENT": "PBS_BATCH",
         "PBS_NODEFILE": str(server.root() / "aux" / job), "PBS_NODENUM": "0", "PBS_TASKNUM": "1", "NCPUS": "1",
-        "TMPDIR": str(server.root() / "tmp"), "PBS_STAND_IN": str(server.root()),
+        "TMPDIR": server.settings()["tmp"], "PBS_STAND_IN": str(server.root()),
     }  # fmt: skip
     leader = subprocess.Popen(
         ["-bash"], executable="/bin/bash", cwd=home, env=environment, stdin=subprocess.PIPE,

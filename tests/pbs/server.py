@@ -2,7 +2,7 @@
 
 Modelled on OpenPBS 23.06, as far as Merit uses it. Names of attributes, states, messages and exit statuses are PBS's.
 
-    server.json          nodes, queues, what a job has to name, seconds between SIGTERM and SIGKILL
+    server.json          nodes, queues, what a job has to name, seconds between SIGTERM and SIGKILL, the jobs' TMPDIR
     jobs/ID.json         the attributes of a job, whoever writes holds the lock
     jobs/ID.SC           its script
     jobs/ID.OU           its output until it ends

@@ -23,7 +23,7 @@ SITES = {  # the driver's threads, and workers of Parsl's HighThroughputExecutor
     "local": {"SITE": "local", "SITE_OPTIONS": "cores=1"},
     "htex": {"SITE": str(command.ROOT / "tests/survival/site_htex.py"), "SITE_OPTIONS": "threads=network workers=1"},
 }
-STARTS = {"local": 12, "htex": 30}  # a job's time in those of a process: there are many to be started first
+STARTS = {"local": 12, "htex": 18}  # a job's time in those of a process: there are many to be started first
 
 SLOW = '''"""Grades as the family does, and takes as many seconds for it as a file says."""
 import time
