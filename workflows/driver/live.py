@@ -61,6 +61,7 @@ def carry_out(
                 say_killed(killed, progress)
                 for node in nodes:
                     node.future = launch(node)
+                packed.hold(results.values())
                 packed.follow(nodes)
                 if not _await_all(planned, ending):
                     raise hand_on(folder, ending, nodes, progress)
@@ -73,6 +74,7 @@ def carry_out(
         run_folder.finish(folder, config, planned, found)
         run_folder.ended(folder, "finished", None)
         usage.tell(folder, nodes, shelf.root)
+        packed.let_go(results.values())
         packed.pack()
     return folder
 

@@ -132,7 +132,7 @@ class Packing:
         with self._lock:
             self._release(_concerned(node))
             self._left[node.round] -= 1
-            over = not self._left[node.round]
+            over = not self._left[node.round] and any(self._left.values())  # when all is over, the driver asks for it
         if over:
             self._call.set()
 
