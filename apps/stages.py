@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from apps import artifacts, attempt, dormant
-from apps.platform import deadline, faults, nearby, work
+from apps.platform import bell, deadline, faults, nearby, work
 from apps.records import Artifact
 
 FACTS = "facts.json"
@@ -126,6 +126,12 @@ def again(task: Mapping[str, Any]) -> Future:
     return _submit(task["executor"], **task["kwargs"])
 
 
+def tell(task: Mapping[str, Any], **machine: Any) -> None:
+    """Adds to what a task of which Parsl has this record is told of the machine, from its next attempt on."""
+    rest = task["kwargs"]["rest"].arguments
+    task["kwargs"]["rest"] = Sealed({**rest, "machine": {**rest["machine"], **machine}})
+
+
 @dataclass(frozen=True, slots=True)
 class Sealed:
     """Arguments without futures in them. Parsl would look for some in every list and mapping, which takes its time."""
@@ -142,6 +148,7 @@ def unseal(
     parsl_resource_specification: Mapping[str, Any] = NO_WISH,
 ) -> Artifact:
     """What Parsl calls, where it sent the task; the last is for the executor."""
+    bell.ring(key)
     with deadline.within(stage, rest.arguments["machine"]):
         return execute(stage=stage, key=key, given=given, **rest.arguments)
 

@@ -165,6 +165,7 @@ def test_heavy_libraries_are_imported_where_they_are_used(file):
     of_parsl = (
         "workflows.driver.memoizer",
         "workflows.driver.resting",
+        "workflows.driver.lent",
         "workflows.cluster.threads",
     )  # classes of Parsl's, imported with it
     allowed = {"parsl"} if name(file) in of_parsl else set()

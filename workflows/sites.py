@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import runpy
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from parsl.dataflow.memoization import Memoizer
 
     from workflows.cluster.batch import Batch
+    from workflows.cluster.roles import Shares
+    from workflows.plan import Node
 
 FOLDER = Path(__file__).resolve().parents[1] / "site"
 LABELS = ("inference", "training", "cpu", "network")  # what apps/stages.py asks for, by the resource a task needs
@@ -49,6 +52,9 @@ class Site:
     launcher: tuple[str, ...] | None = None  # the command that starts MPI ranks, {ranks} filled in; None = no MPI here
     checkpoint_minutes: float = 10  # between the checkpoints of a training task; 0 = at signals alone
     grace_s: float = 30  # what a training task has to save its work when the run is stopped
+    shares: Shares | None = (
+        None  # which nodes train and which play; None = the site's slots say where training is (apps/platform/slots.py)
+    )
     hosts: tuple[str, ...] = ()  # the nodes that this job has, as the launcher calls them; () = this machine alone
     # the command that starts a plain process on each of them, for preflight: {ranks}, {ppn} and {hostfile} are filled in.
     on_hosts: tuple[str, ...] | None = None  # Unlike `launcher` it leaves each all devices; None = no other machine
@@ -92,10 +98,14 @@ def load(name_or_path: str, **options: Any) -> Site:
 
 @contextmanager
 def running(
-    site: Site, folder: Path, memoizer: Memoizer | None, say: Callable[[str], None] = lambda text: None
+    site: Site,
+    folder: Path,
+    memoizer: Memoizer | None,
+    say: Callable[[str], None] = lambda text: None,
+    plan: Collection[Node] = (),
 ) -> Iterator[DataFlowKernel]:
-    """Parsl on `site`, its files in `folder`; `say` tells of tasks that are tried again. After an exception (Ctrl-C too)
-    nothing further is begun.
+    """Parsl on `site`, its files in `folder`; `say` tells of tasks that are tried again, and of nodes. `plan` is what is known of the
+    tasks that will come. After an exception (Ctrl-C too) nothing further is begun.
 
     Tasks that wait are cancelled; worker processes are given some seconds to save what can be gone on with, then killed. A
     task in a thread cannot be killed and is waited for.
@@ -103,10 +113,19 @@ def running(
     import parsl
 
     from workflows.driver import interchange
+    from workflows.driver.lending import Lending
+    from workflows.driver.overdue import Overdue
     from workflows.driver.retries import Retries
 
     config, retries = site.parsl(folder, memoizer), Retries(site.retries, folder, say)
-    retries.govern(config)
+    overdue, lending = Overdue(retries.resting.blame, say), None
+    if site.shares and memoizer:
+        rests = partial(retries.resting.rests, "training")
+        lending = Lending(site.shares, folder, rests, memoizer.store.has, say)
+    retries.govern(config, lending)
+    overdue.govern(config.executors)
+    if lending:
+        lending.govern(config.executors, plan)
     letting_go = _tie(config, site.grace_s)
     kernel = parsl.load(config)
     unwatched = interchange.watched(config.executors)
@@ -115,6 +134,7 @@ def running(
     except BaseException:
         kernel.memoizer.close()
         retries.close()
+        overdue.close()
         # tasks that waited are handed to executors that are shut; the library would print a traceback for each
         logging.getLogger("concurrent.futures").disabled = True
         interchange.unheard(config.executors)
@@ -124,6 +144,9 @@ def running(
         raise
     finally:
         unwatched()
+        overdue.close()
+        if lending:
+            lending.close()
         kernel.cleanup()
         parsl.clear()
         letting_go()
@@ -136,7 +159,8 @@ def _tie(config: Config, grace_s: float) -> Callable[[], None]:
         return lambda: None
     anchor = tether.Anchor()
     for executor in elsewhere:
-        executor.launch_cmd = anchor.tie(executor.launch_cmd, executor.all_addresses, grace_s)
+        command = f"{executor.launch_cmd} --uid {tether.HOST}"  # by which Parsl tells managers apart
+        executor.launch_cmd = anchor.tie(command, executor.all_addresses, grace_s)
     return anchor.close
 
 

@@ -99,10 +99,12 @@ def all_say(world: World, value: Any) -> list[Any]:
     return MPI.COMM_WORLD.allgather(value)
 
 
-def launch(launcher: Sequence[str] | None, ranks: int, module: str, spec: Path, threads: int = 1) -> None:
+def launch(
+    launcher: Sequence[str] | None, ranks: int, module: str, spec: Path, threads: int = 1, hostfile: str | None = None
+) -> None:
     """Runs `python -m MODULE SPEC` as so many ranks and waits; one rank is started without MPI.
 
-    `threads` are shared by the ranks. Raises what the first rank that failed has told, as a MeritError with its rank where
+    `threads` are shared by the ranks, which are spread over the nodes of `hostfile`, or of this worker's slot. Raises what the first rank that failed has told, as a MeritError with its rank where
     it was one, and processes.WorkerDied where it could tell nothing. All ranks are gone then. They end with the caller's
     process group too, so that a caller that is killed as a group leaves none behind. SIGUSR1 and SIGTERM are handed on to
     the launcher, and by it to the ranks.
@@ -110,8 +112,9 @@ def launch(launcher: Sequence[str] | None, ranks: int, module: str, spec: Path, 
     command, nodes = [sys.executable, "-m", module, str(spec)], []
     if ranks > 1:
         check(launcher)
-        nodes = _nodes(launcher)
-        command = [*starter(launcher, ranks), sys.executable, "-m", "mpi4py", *command[1:]]
+        slot = {**os.environ, **({slots.HOSTFILE: hostfile} if hostfile else {})}
+        nodes = _nodes(launcher, slot)
+        command = [*starter(launcher, ranks, slot), sys.executable, "-m", "mpi4py", *command[1:]]
     env = processes.variables(max(1, threads // ranks), {})
     with open(spec.parent / OUTPUT, "wb") as output:
         ended = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)

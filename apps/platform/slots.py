@@ -1,7 +1,7 @@
-"""A slot: the nodes that a training worker may use. Its ranks are spread over them, each with cores of its own.
+"""A slot: the nodes that a training task may use. Its ranks are spread over them, each with cores of its own.
 
-A site with slots names them in the worker's environment: MERIT_SLOTS is a folder of files with the names of hosts, one a
-worker, called by the worker's number; MERIT_CORES, if set, are the groups of cores of a node, one a rank, as in "1-8:9-16". Words of
+The driver names them where it knows them (workflows/driver/lending.py): MERIT_HOSTFILE is a file of names of hosts. Else they are
+the worker's own: MERIT_SLOTS is a folder of such files, one a worker, called by the worker's number. MERIT_CORES, if set, are the groups of cores of a node, one a rank, as in "1-8:9-16". Words of
 its launcher may hold {ranks}, {ppn} (ranks a node), {hostfile} and {cores}. On one machine there is {ranks} alone.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from apps.records import MeritError
 
-SLOTS, WORKER, CORES = "MERIT_SLOTS", "PARSL_WORKER_RANK", "MERIT_CORES"
+HOSTFILE, SLOTS, WORKER, CORES = "MERIT_HOSTFILE", "MERIT_SLOTS", "PARSL_WORKER_RANK", "MERIT_CORES"
 
 
 def filled(words: Sequence[str], ranks: int, environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -26,12 +26,12 @@ def filled(words: Sequence[str], ranks: int, environment: Mapping[str, str] = os
 
 def _slot(ranks: int, environment: Mapping[str, str]) -> dict[str, object]:
     missing = [name for name in (SLOTS, WORKER) if not environment.get(name)]
-    if missing:
+    if missing and not environment.get(HOSTFILE):
         raise MeritError(
             f"the site's launcher wants a slot of nodes, and this process has none: {' and '.join(missing)} not set; "
             "ranks are started by a worker of the executor `training`"
         )
-    hostfile = Path(environment[SLOTS]) / environment[WORKER]
+    hostfile = Path(environment.get(HOSTFILE) or Path(environment[SLOTS]) / environment[WORKER])
     nodes = len(hostfile.read_text(encoding="utf-8").split())
     ppn = -(-ranks // nodes)
     groups = environment[CORES].split(":") if environment.get(CORES) else []

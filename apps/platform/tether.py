@@ -7,13 +7,15 @@ driver holds an `Anchor`; on each node the manager is started by
     python3 -m apps.platform.tether ADDRESS,… PORT TOKEN GRACE_S COMMAND …
 
 which ends it, and all that it started, when the anchor is gone. Workers that save their work at SIGTERM have GRACE_S for it.
-They end with their manager too. A network that is merely cut ends nothing: then heartbeats decide. The standard library only.
+They end with their manager too, and know this machine's name as MERIT_NODE. A word @host of the command is that name with a few digits behind, other
+ones at each start.  A network that is merely cut ends nothing: then heartbeats decide. The standard library only.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import resource
 import secrets
 import selectors
@@ -28,6 +30,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+HOST, NODE = "@host", "MERIT_NODE"
 PATIENCE_S = 5.0  # for an answer of the anchor
 PAUSE_S = 0.2  # between attempts to reach it
 OPEN_FILES = 16_384
@@ -111,7 +114,10 @@ class Tied:
         return 128 - status
 
     def _once(self) -> int:
-        child, self._over = subprocess.Popen(self.command, start_new_session=True), threading.Event()
+        name = f"{platform.node()}-{secrets.token_hex(3)}"
+        command = [name if word == HOST else word for word in self.command]
+        child = subprocess.Popen(command, start_new_session=True, env={**os.environ, NODE: platform.node()})
+        self._over = threading.Event()
         self._group, status = child.pid, 1
         if not self.wanted:  # it was told so just now
             self._clear()

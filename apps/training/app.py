@@ -166,6 +166,7 @@ def by_ranks(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[s
     beside.mkdir()
     given = {"out": str(out), "inputs": {k: [str(f) for f in v] for k, v in inputs.items()}, "options": dict(options)}
     (beside / "spec.json").write_text(json.dumps(given), encoding="utf-8")
-    mpi.launch(options.get("launcher"), ranks, "apps.training.main", beside / "spec.json", options.get("threads", 1))
+    where = {"threads": options.get("threads", 1), "hostfile": options.get("hostfile")}
+    mpi.launch(options.get("launcher"), ranks, "apps.training.main", beside / "spec.json", **where)
     shutil.rmtree(beside)
     return json.loads((out / FACTS).read_text(encoding="utf-8"))

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from apps.platform import devices, mpi, nearby
+from apps.platform import devices, mpi, nearby, room
 from apps.records import MeritError
 from apps.training.options import Options
 
@@ -33,6 +33,9 @@ def main(spec: Path) -> None:
         ranks = Options(**given["options"]["training"]).ranks
         if ranks > 1:
             world = mpi.join()
+            if world.local_rank == 0:
+                room.make()
+            mpi.all_say(world, None)  # before anybody takes a device
         if world.size != ranks:
             raise MeritError(f"{spec}: training.ranks={ranks}, but {world.size} were started")
         run(world, given)

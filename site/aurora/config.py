@@ -1,8 +1,8 @@
 """ALCF's Aurora: nodes of twelve tiles, PBS, PALS. Inside of one job, or from a login node through jobs that come and go.
 
 Inside of a job the driver is on its first node. There are the workers of `cpu` too, and those of `training`, one a slot of
-whole nodes, which start ranks over their slot by our own mpiexec line. `inference` has a worker a tile (or group of tiles) on
-each other node. From a login node a block of either is a job of its own, `cpu` stays there. Nothing here was run on Aurora:
+whole nodes, which start ranks by our own mpiexec line, over nodes that the driver gives them. `inference` has a worker a tile (or
+group of tiles) on each other node, which it may have to lend. From a login node a block of either is a job of its own, `cpu` stays there. Nothing here was run on Aurora:
 docs/aurora.md says what that leaves open. The environment of workers is env.sh's.
 """
 
@@ -17,11 +17,13 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from apps import records
+from apps.platform import room
 from apps.records import MeritError
 from workflows.cluster import pbs, queues, roles, tiles
 from workflows.cluster import pools as cluster
 from workflows.cluster.pools import Workers
 from workflows.cluster.queues import Queue
+from workflows.cluster.roles import Shares
 from workflows.sites import Site
 
 HERE = Path(__file__).resolve().parent
@@ -66,9 +68,9 @@ class Options(records.Options):
     tensor_parallel: Literal[1, 2, 4, 8] = Field(
         1, description="tiles of an inference worker; not 12, by which few models' heads are divided"
     )
-    training_nodes: int | Literal["measured"] | None = Field(
-        None,
-        description="set aside for training; 0: all nodes do both; measured: by the last round's; default: a slot, if one can be spared",
+    training_nodes: int | Literal["measured"] = Field(
+        "measured",
+        description="set aside for training; measured: as many as it wants in each round, lent by inference; 0: all nodes do both",
     )
     slot_nodes: int = Field(1, ge=1, description="nodes of a training task; it has room for 12 ranks on each")
     cpu_workers: int = Field(32, ge=1, description="workers of `cpu`, on the first node")
@@ -107,17 +109,18 @@ def site(options: Options) -> Site:
     nodefile = os.environ.get("MERIT_NODEFILE") or os.environ.get("PBS_NODEFILE")  # preflight's good nodes, or all
     hosts = roles.hosts(nodefile) if inside and nodefile else []
     _check(options, inside, bool(hosts))
+    shares = roles.shared_out(hosts, options.training_nodes, options.slot_nodes) if hosts else None
 
     def parsl(folder: Path, memoizer: Any) -> Any:
         folder = folder.absolute()
         folder.mkdir(parents=True, exist_ok=True)
         if not inside:
             return _from_login(options, folder, memoizer)
-        if not hosts:
+        if not shares:
             raise MeritError(
                 "where=job, but PBS_NODEFILE is not set: this is no job; submit one (jobs/), or where=login"
             )
-        return _in_job(options, folder, memoizer, hosts)
+        return _in_job(options, folder, memoizer, hosts, shares)
 
     nodes = len(hosts) or options.nodes
     return Site(
@@ -128,9 +131,10 @@ def site(options: Options) -> Site:
         inference_threads=CORES_A_TILE * options.tensor_parallel,
         inference_slots=nodes * len(masks(options)),
         training_threads=CORES_A_TILE * options.tiles * options.slot_nodes,
-        training_slots=max(1, min(nodes // options.slot_nodes, options.tiles)),
+        training_slots=max(1, min(shares.slots if shares else nodes // options.slot_nodes, options.tiles)),
         launcher=launcher(options),
         hosts=tuple(hosts),
+        shares=shares,
         on_hosts=("mpiexec", "-n", "{ranks}", "--ppn", "{ppn}", "--hostfile", "{hostfile}", "--envall", *_vni(options)),
         cores=":".join(cores(options)),
         devices_per_node=0 if options.device == "cpu" else 12 if options.hierarchy == "FLAT" else 6,
@@ -164,30 +168,27 @@ def launcher(options: Options) -> tuple[str, ...]:
     return (*placed, "--envall", *_vni(options), "/bin/bash", str(HERE / "rank.sh"))
 
 
-def _in_job(options: Options, folder: Path, memoizer: Any, hosts: list[str]) -> Any:
+def _in_job(options: Options, folder: Path, memoizer: Any, hosts: list[str], shares: Shares) -> Any:
     """Everything over the nodes of this job, in blocks that stay."""
     from parsl.launchers import SimpleLauncher
     from parsl.providers import LocalProvider
-
-    store = memoizer.store.root if memoizer else None
-    wanted = roles.training_nodes(options.training_nodes, len(hosts), options.slot_nodes, store, len(masks(options)))
-    count = min(wanted, options.tiles * options.slot_nodes)
 
     def provider(role: str, nodes: list[str]) -> Any:
         nodefile = folder / f"{role}.hosts"
         nodefile.write_text("".join(f"{host}\n" for host in nodes), encoding="utf-8")
         everywhere = role == "inference"
+        told = {"PBS_NODEFILE": str(nodefile), **({rooms[role]: str(folder)} if role in rooms else {})}
         return LocalProvider(
             nodes_per_block=len(nodes) if everywhere else 1,
             min_blocks=1,  # with none, workers that are idle for a while would end, and their models with them
             launcher=_each_node(options) if everywhere else SimpleLauncher(),
-            worker_init=_init(options, role, folder, {"PBS_NODEFILE": str(nodefile)}),
+            worker_init=_init(options, role, folder, told),
         )
 
-    training = hosts[:count] or hosts
+    rooms = {"inference": room.LENDS, "training": room.BORROWS} if shares.lends else {}
     workers = {
-        "inference": _playing(options, provider("inference", hosts[count:])),
-        "training": _training(options, provider("training", training), len(training)),
+        "inference": _playing(options, provider("inference", [*shares.playing] or hosts)),
+        "training": _training(options, provider("training", hosts[:1]), shares.slots),
         "cpu": Workers(provider("cpu", hosts[:1]), options.cpu_workers),
     }
     return _configured(options, folder, memoizer, workers, len(hosts))
@@ -215,7 +216,7 @@ def _from_login(options: Options, folder: Path, memoizer: Any) -> Any:
             max_blocks=blocks,
             scheduler_options="\n".join(PBS).format(options.filesystems),
             launcher=launch,
-            worker_init=_init(options, role, folder, {}),
+            worker_init=_init(options, role, folder, {}, slots=role == "training"),
         )
 
     walltime_s, nodes = queues.seconds(options.walltime), _training_block(options)
@@ -224,7 +225,9 @@ def _from_login(options: Options, folder: Path, memoizer: Any) -> Any:
     playing = provider("inference", options.nodes, options.blocks, _each_node(options))
     workers = {
         "inference": _playing(options, playing, drain_s),
-        "training": _training(options, provider("training", nodes, 1, SimpleLauncher()), nodes, drain_s),
+        "training": _training(
+            options, provider("training", nodes, 1, SimpleLauncher()), nodes // options.slot_nodes, drain_s
+        ),
         "cpu": Workers(local, min(LOGIN_WORKERS, options.cpu_workers)),
     }
     # a block that is idle goes back; asking PBS more often helps nobody
@@ -246,9 +249,9 @@ def _playing(options: Options, provider: Any, drain_s: int | None = None) -> Wor
     return Workers(provider, len(names), names, groups, drain_s)
 
 
-def _training(options: Options, provider: Any, nodes: int, drain_s: int | None = None) -> Workers:
+def _training(options: Options, provider: Any, slots: int, drain_s: int | None = None) -> Workers:
     """A worker a slot. What a task computes without ranks it computes on a tile of the first node, its worker's own."""
-    names = tiles.names(options.hierarchy, options.tiles)[: nodes // options.slot_nodes]
+    names = tiles.names(options.hierarchy, options.tiles)[: max(1, slots)]
     return Workers(provider, len(names), names, (), drain_s)
 
 
@@ -258,13 +261,14 @@ def _each_node(options: Options) -> Any:
     return MpiExecLauncher(bind_cmd="--cpu-bind", overrides=" ".join(("--ppn 1", *_vni(options))))
 
 
-def _init(options: Options, role: str, folder: Path, exports: dict[str, str]) -> str:
-    """What a block of workers begins with; those of training make a hostfile for each slot."""
+def _init(options: Options, role: str, folder: Path, exports: dict[str, str], slots: bool = False) -> str:
+    """What a block of workers begins with, with `slots` by making a hostfile for each worker: the driver does not know its nodes."""
     venv = options.venv or os.environ.get("MERIT_VENV") or (sys.prefix if sys.prefix != sys.base_prefix else "")
     told = {"MERIT_FRAMEWORKS": options.frameworks, "MERIT_HIERARCHY": options.hierarchy, "MERIT_VENV": venv, **exports}
     lines = [f"cd {shlex.quote(str(folder))}"]  # Parsl's launchers leave files where they are run
     if role == "training":
         told["MERIT_CORES"] = ":".join(cores(options))
+    if slots:
         lines.append(cluster.hostfiles(options.slot_nodes))
     programs = f"{venv}/bin" if venv else ""
     return cluster.worker_init(told, *lines, script=HERE / "env.sh", role=role, programs=programs)
@@ -286,7 +290,7 @@ def _check(options: Options, inside: bool, in_job: bool) -> None:
 
 def _training_block(options: Options) -> int:
     """Nodes of a training block that a login node submits."""
-    wanted = options.slot_nodes if options.training_nodes is None else options.training_nodes
+    wanted = options.slot_nodes if options.training_nodes == "measured" else options.training_nodes
     if not isinstance(wanted, int) or wanted < options.slot_nodes:
         raise MeritError(
             f"site aurora: training_nodes={wanted}: on a login node training has jobs of its own, of a number of nodes "

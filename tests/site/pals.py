@@ -1,19 +1,22 @@
 """Aurora's mpiexec (PALS), as far as Merit uses it: its options and no others, over hosts that are names on this machine.
 
 MPICH's Hydra starts the processes, with the launcher `fork`: each named host counts as a node of its own. What was asked is
-appended to the file $PALS_RECORD, a line of JSON for each call.
+appended to the file $PALS_RECORD, a line of JSON for each call. What Parsl's launcher starts, worker pools, finds its host's name where
+that can be had (`unshare`, as root); ranks do not, as nothing would tell them their addresses.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 HYDRA = Path(sys.executable).parent / "mpiexec"
 VALUED = {"-n", "--ppn", "-ppn", "--hosts", "-hosts", "--hostfile", "--cpu-bind", "--env"}
 PLAIN = {"--envall", "--line-buffer", "--no-vni"}
+NAMED = 'exec unshare --uts /bin/sh -c "hostname \\"$PMI_HOSTNAME\\"; exec \\"\\$@\\"" pals "$@"'
 RANK = 'export PALS_RANKID="$PMI_RANK" PALS_LOCAL_RANKID="$MPI_LOCALRANKID"; exec "$@"'
 
 
@@ -38,7 +41,14 @@ def main(words: list[str]) -> None:
         with open(record, "a", encoding="utf-8") as file:
             file.write(json.dumps({"words": words, "hosts": hosts}) + "\n")
     placed = ["-launcher", "fork", "-hosts", ",".join(hosts), "-n", options["n"], "-ppn", options["ppn"]]
-    os.execv(HYDRA, [str(HYDRA), *placed, "/bin/sh", "-c", RANK, "pals", *command])
+    pools = named() and any("cmd_" in word for word in command)  # the script of Parsl's launcher
+    rank = RANK.replace('exec "$@"', NAMED) if pools else RANK
+    os.execv(HYDRA, [str(HYDRA), *placed, "/bin/sh", "-c", rank, "pals", *command])
+
+
+def named() -> bool:
+    """Whether a process here can have a host's name for itself."""
+    return subprocess.run(["unshare", "--uts", "hostname", "x"], capture_output=True).returncode == 0
 
 
 if __name__ == "__main__":

@@ -15,12 +15,9 @@ from apps import stages
 from apps.platform import mpi, slots
 from apps.records import MeritError
 from tests.site import here
-from tests.workflows.cluster.test_roles import made
 from workflows import sites
 from workflows.driver import live
-from workflows.driver.memoizer import StoreMemoizer
 from workflows.plan import Plan
-from workflows.store import Store
 
 AURORA = sites.FOLDER / "aurora"
 CORES = "1-8:9-16:17-24:25-32:33-40:41-48:53-60:61-68:69-76:77-84:85-92:93-100"
@@ -101,17 +98,16 @@ def test_each_playing_node_has_a_pool_of_workers_with_the_environment_of_inferen
 
 
 @pytest.mark.parametrize("hierarchy", ["FLAT", "COMPOSITE"])
-def test_training_runs_on_the_first_node_and_each_worker_has_a_slot_of_nodes(job, hierarchy):
+def test_training_has_a_worker_a_slot_on_the_first_node(job, hierarchy):
     folder = job(6)
     pools = executors(folder, hierarchy=hierarchy, training_nodes=4, slot_nodes=2)
-    assert hosts_of(folder, "training") == ["x1", "x2", "x3", "x4"] and hosts_of(folder, "inference") == ["x5", "x6"]
+    assert hosts_of(folder, "training") == ["x1"] and hosts_of(folder, "inference") == ["x5", "x6"]
     begun(pools["training"], folder, f"env -0 > {folder}/env")
     assert not (folder / "job" / "mpiexec.jsonl").exists()
     env = environment_of(folder / "env")
     assert {**TRAINING, **COMMON, "ZE_FLAT_DEVICE_HIERARCHY": hierarchy, "MERIT_CORES": CORES}.items() <= env.items()
     assert env["CCL_ALLREDUCE_SCALEOUT"] == "direct:0-1048576;rabenseifner:1048577-max"
-    parts = [(Path(env["MERIT_SLOTS"]) / str(worker)).read_text().split() for worker in range(2)]
-    assert parts == [["x1", "x2"], ["x3", "x4"]]
+    assert "MERIT_SLOTS" not in env, "the driver says which nodes a task has"
     assert pools["training"].max_workers_per_node == 2
     assert pools["training"].available_accelerators == (["0", "1"] if hierarchy == "FLAT" else ["0.0", "0.1"])
 
@@ -295,14 +291,23 @@ def test_one_node_does_everything(job):
     assert hosts_of(folder, "training") == hosts_of(folder, "inference") == hosts_of(folder, "cpu") == ["x1"]
 
 
-def test_nodes_are_shared_out_by_what_the_last_round_took(job):
-    """12 workers a node play for 7200 s, 600 node-seconds; a node trains for 600: three of six nodes, as there is one at least."""
+def test_by_default_all_nodes_but_the_drivers_play_and_are_lent(job):
     folder = job(6)
-    made(folder / "store", "rollout", "ab" * 16, 7200, 10)
-    made(folder / "store", "train", "cd" * 16, 600, 20)
-    site = sites.load("aurora", interface="lo", training_nodes="measured")
-    site.parsl(folder / "runs" / "a" / "parsl", StoreMemoizer(Store(folder / "store")))
-    assert hosts_of(folder, "training") == ["x1", "x2", "x3"] and hosts_of(folder, "inference") == ["x4", "x5", "x6"]
+    pools = executors(folder, slot_nodes=2)
+    assert hosts_of(folder, "training") == ["x1"] and hosts_of(folder, "inference") == ["x2", "x3", "x4", "x5", "x6"]
+    assert pools["training"].max_workers_per_node == 2, "five nodes may train, in slots of two"
+    told = [pools[role].provider.worker_init.split() for role in ("inference", "training")]
+    lends, borrows = (
+        next(word for word in words if word.startswith("MERIT_" + what))
+        for words, what in zip(told, ("LENDS", "BORROWS"), strict=True)
+    )
+    assert lends.partition("=")[2] == borrows.partition("=")[2]
+
+
+def test_with_nodes_set_aside_none_is_lent(job):
+    folder = job(6)
+    pools = executors(folder, training_nodes=2)
+    assert "MERIT_LENDS" not in pools["inference"].provider.worker_init
 
 
 @pytest.mark.parametrize("frameworks", ["2025.3.1", "2026.1.0"])
@@ -354,7 +359,6 @@ def test_from_a_login_node_blocks_are_jobs_of_their_own(outside, tmp_path, monke
     ("options", "message"),
     [
         ({"account": "a", "training_nodes": 0}, "training_nodes=0: on a login node"),
-        ({"account": "a", "training_nodes": "measured"}, "training_nodes=measured: on a login node"),
         ({"account": "a", "queue": "debgu"}, "there is no 'debgu'; did you mean 'debug'"),
         ({"account": "a", "nodes": 3}, r"queue=debug nodes=3 .*queue=debug-scaling nodes=3 walltime=01:00:00"),
         ({"account": "a", "walltime": "soon"}, "walltime=soon: HH:MM:SS"),

@@ -12,7 +12,7 @@ from apps.platform import work
 from apps.training import policy
 from tests import command
 from tests.pbs.cluster import Cluster
-from tests.site import here
+from tests.site import here, pals
 
 pytestmark = pytest.mark.slow
 SMALL = ("tasks={name: arithmetic, train: 40, validation: 20, test: 20}", "credit.name=uniform")
@@ -74,7 +74,10 @@ def test_a_round_is_played_while_the_last_one_trains_on_ranks_of_its_own_nodes(t
     job = tmp_path / "job"
     words = (*SMALL, PLAYS, *OVERLAP, *RANKS, f"model={tiny_model}", "name=a")
     ended = command.run(
-        tmp_path, *here.site_options(slot_nodes=2, logs=tmp_path / "logs"), *words, **here.environment(job)
+        tmp_path,
+        *here.site_options(slot_nodes=2, training_nodes=2, logs=tmp_path / "logs"),
+        *words,
+        **here.environment(job),
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     pool, *ranks = calls(job)
@@ -88,6 +91,29 @@ def test_a_round_is_played_while_the_last_one_trains_on_ranks_of_its_own_nodes(t
     assert "Round 2:" in (folder / "report.html").read_text() and "(off-policy)" in (folder / "report.html").read_text()
     assert (folder / "adapters" / "solver" / policy.ADAPTER).is_file() and not working_for(str(job))
     assert Path(f"/tmp/merit-{os.getuid()}/ranks/1.log").is_file()
+
+
+def test_a_node_that_plays_is_lent_to_training_in_each_round_and_plays_again(tiny_model, tmp_path):
+    """Three hosts, a slot of two: the driver's, which never plays, and one that does."""
+    job = tmp_path / "job"
+    plays = OVERLAP[1].replace("shards: 1", "shards: 4")
+    words = (*SMALL, PLAYS, OVERLAP[0], plays, OVERLAP[2], *RANKS, f"model={tiny_model}", "name=a")
+    ended = command.run(
+        tmp_path, *here.site_options(slot_nodes=2, logs=tmp_path / "logs"), *words, **here.environment(job)
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    pool, *ranks = calls(job)
+    assert pool["hosts"] == ["x2", "x3"] and [call["hosts"][0] for call in ranks] == ["x1", "x1"]
+    borrowed = [call["hosts"][1] for call in ranks]
+    trained = sorted((done for _, done in artifacts_of(tmp_path, "train")), key=lambda done: done.began)
+    log = (tmp_path / "runs" / "a" / "log.txt").read_text()
+    for host, train in zip(borrowed, trained, strict=True):
+        assert host in ("x2", "x3") and f"1 node lent to training: {host}" in log
+        if pals.named():  # else all hosts bear this machine's name
+            beside = [done for stage in ("rollout", "replay") for _, done in artifacts_of(tmp_path, stage)]
+            assert not [d for d in beside if d.host == host and d.began < train.ended and d.ended > train.began]
+    assert log.count("1 node back: ") == 2
+    assert not working_for(str(job))
 
 
 def test_from_a_login_node_blocks_come_as_jobs_and_go(tmp_path):

@@ -20,6 +20,8 @@ from typing import Any
 
 from parsl.executors.high_throughput.manager_selector import ManagerSelector
 
+from workflows.cluster.roles import short
+
 ROOT = Path(__file__).resolve().parents[2]
 RESTS_S = (20.0, 120.0, float("inf"))  # after the first, the second and the third time
 
@@ -53,6 +55,11 @@ class Resting:
             self._write(label, until)
         if rest == RESTS_S[-1]:
             self.say(f"{host} let {label} tasks down {times} times: it is given no more, if another node is there")
+
+    def rests(self, label: str, host: str) -> bool:
+        """Whether it is left out at this moment."""
+        until = self._until.get(label, {})
+        return any(when > time.time() for name, when in until.items() if short(name) == short(host))
 
     def _write(self, label: str, until: dict[str, float]) -> None:
         file = self._file(label)

@@ -19,6 +19,7 @@ from apps import stages
 from apps.platform import faults
 from apps.records import MeritError
 from workflows.driver.alarm import Alarm
+from workflows.driver.lending import Granted, Lending
 from workflows.driver.resting import Resting
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Retries:
 
     def __init__(self, most: int, folder: Path, say: Callable[[str], None]) -> None:
         self.most, self.say, self.resting = most, say, Resting(folder, say)
+        self.lending: Lending | None = None
         self._alarm, self._over = Alarm(), False
         self._lock = threading.Lock()
         self._tasks: dict[str, Mapping[str, Any]] = {}  # key -> Parsl's record of who makes it
@@ -48,9 +50,10 @@ class Retries:
         self._said: dict[int, list[str]] = {}  # task -> its failures so far
         self._remade: Counter[int] = Counter()
 
-    def govern(self, config: Config) -> None:
+    def govern(self, config: Config, lending: Lending | None = None) -> None:
         """Makes a site's Parsl ask here, and its interchanges leave out nodes that rest."""
         config.retries, config.retry_handler = self.most, self.cost
+        self.lending = lending
         if config.memoizer is not None:
             config.memoizer.before = self.before
         self.resting.govern(config.executors)
@@ -65,11 +68,15 @@ class Retries:
         if self._tasks.get(task["kwargs"]["key"]) is not task:
             self._tasks[task["kwargs"]["key"]] = task
             task["app_fu"].add_done_callback(_slim)
-        return self._waits.pop(task["id"], None) if self._waits else None
+            if self.lending:
+                self.lending.first_seen(task)
+        if self._waits and (wait := self._waits.pop(task["id"], None)):
+            return wait
+        return self.lending.before(task) if self.lending else None
 
     def cost(self, error: Exception, task: Mapping[str, Any]) -> float:
         """What a failure weighs; more than `most` ends the task. An exception raised here takes the place of the task's own."""
-        if isinstance(error, Again):
+        if isinstance(error, (Again, Granted)):
             return 0
         kind = faults.kind(error)
         if kind == faults.INPUT and "key" in task["kwargs"] and not self._over:
@@ -128,9 +135,7 @@ def _slim(done: Any) -> None:
 
 def _halve(task: Mapping[str, Any]) -> None:
     """Its next attempt has batches half as large."""
-    arguments = task["kwargs"]["rest"].arguments
-    machine = {**arguments["machine"], "halvings": arguments["machine"].get("halvings", 0) + 1}
-    task["kwargs"]["rest"] = stages.Sealed({**arguments, "machine": machine})
+    stages.tell(task, halvings=task["kwargs"]["rest"].arguments["machine"].get("halvings", 0) + 1)
 
 
 def _all_of_it(said: Sequence[str]) -> str:

@@ -1,0 +1,160 @@
+"""Nodes go from playing to training and back, round by round: a training task of several ranks is given whole nodes.
+
+What the site's `Shares` keep for training is given to one task after the other. Where training may have nodes that play as well,
+they are lent when it waits for nodes, or soon will: Parsl's interchange gives their workers no further task (lent.py), and once
+those that they have are over the nodes are training's. Which node goes to whom: job_nodes.py.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from apps import stages
+from workflows.cluster.roles import Shares, short
+from workflows.driver import lent
+from workflows.driver.feeders import Feeders
+from workflows.driver.job_nodes import Changes, JobNodes
+from workflows.plan import Node
+
+POLL_S = 1.0
+SOON = 0.1  # plays that are left, a worker: what a node still has to do is mostly over before its training is ready
+
+
+class Granted(Exception):
+    """No fault: the nodes that a training task waited for are there."""
+
+
+class Lending:
+    """The nodes of one job. `rests(host)` says whether one had better train nothing for a while, `made(stage, key)` of what no more
+    is to be made; `say` tells what changes hands.
+    """
+
+    def __init__(
+        self,
+        shares: Shares,
+        folder: Path,
+        rests: Callable[[str], bool],
+        made: Callable[[str, str], bool],
+        say: Callable[[str], None],
+    ) -> None:
+        self.folder, self.made, self.say = folder, made, say
+        self.nodes = JobNodes(shares, rests)
+        self._changed, self._over = threading.Condition(), False
+        self._waiting: dict[int, Future] = {}  # training task -> what it waits for, the first first
+        self._keys: dict[int, str] = {}  # of training tasks that wait for nodes or have some
+        self._told: set[int] = set()  # tasks that know their nodes
+        self._feeders, self._soon, self._reckoned = Feeders((), lambda node: False), 0.0, 0
+        self._playing: Any = None  # the executor of inference
+
+    def govern(self, executors: Iterable[Any], plan: Iterable[Node]) -> None:
+        """For a plan, on executors that are not started yet."""
+        self._feeders = Feeders(plan, lambda node: _wants_nodes(node.stage.name, node.options))
+        for executor in executors:
+            if executor.label == "inference" and hasattr(executor, "manager_selector"):
+                self._playing = executor
+                self._soon = SOON * len(self.nodes.shares.playing) * executor.max_workers_per_node
+                executor.manager_selector = lent.NotLent(self._file, executor.manager_selector)
+        threading.Thread(target=self._give_out, name="lending", daemon=True).start()
+
+    def close(self) -> None:
+        with self._changed:
+            self._over = True
+            self._changed.notify()
+
+    def first_seen(self, task: Mapping[str, Any]) -> None:
+        """Parsl has a task that it had not before: its end is to be heard of."""
+        number, key = task["id"], task["kwargs"]["key"]
+        task["app_fu"].add_done_callback(lambda done: self._ended(number, key))
+
+    def before(self, task: Mapping[str, Any]) -> Future | None:
+        """What a task has to wait for before it is launched; None where it has its nodes, or wants none."""
+        number, call = task["id"], task["kwargs"]
+        if not _wants_nodes(call["stage"], call["rest"].arguments["options"]) or self.made(call["stage"], call["key"]):
+            return None
+        with self._changed:
+            if number in self.nodes.has and number not in self._told:
+                self._told.add(number)
+                stages.tell(task, hostfile=str(self._written(number)))
+                return None
+            self._let_go(number)  # of an attempt that failed
+            self._keys[number], self._waiting[number] = call["key"], (granted := Future())
+            self._changed.notify()
+        return granted
+
+    def _ended(self, number: int, key: str) -> None:
+        with self._changed:
+            self._feeders.ended(key)
+            self._waiting.pop(number, None)
+            self._keys.pop(number, None)
+            self._let_go(number)
+            if len(self._wanted()) != self._reckoned:  # of thousands of plays few matter
+                self._changed.notify()
+
+    def _let_go(self, number: int) -> None:
+        self._told.discard(number)
+        self.nodes.let_go(number)
+
+    def _give_out(self) -> None:
+        while not self._over:
+            busy = self._busy()
+            with self._changed:
+                try:
+                    changes, end = self._step(busy), Granted()
+                except OSError as error:  # a full disk, perhaps
+                    changes, end = Changes({key: [] for key in self._waiting}), error
+                granted = [self._waiting.pop(number) for number in changes.granted]
+            for future in granted:
+                future.set_exception(end)  # Parsl then asks `before` again
+            with self._changed:
+                if not self._over and not granted:
+                    self._changed.wait(POLL_S if self.nodes.emptying or self._waiting else None)
+
+    def _step(self, busy: Mapping[str, int]) -> Changes:
+        self._reckoned = len(self._wanted())
+        changes = self.nodes.step(busy, list(self._waiting), self._reckoned)
+        if changes.lent or changes.returned:
+            lent.write(self._file, self.nodes.lent)
+            self.say(
+                "; ".join(filter(None, (_told("lent to training", changes.lent), _told("back", changes.returned))))
+            )
+        return changes
+
+    def _wanted(self) -> set[str]:
+        """Training tasks that have nodes, wait for some or soon will."""
+        return self._feeders.soon(self._soon) | set(self._keys.values())
+
+    def _busy(self) -> dict[str, int]:
+        """Tasks at work by host, of managers that are connected. A manager bears the name of its host (apps/platform/tether.py)."""
+        found: Counter[str] = Counter()
+        with suppress(Exception):  # an interchange that has died: interchange.py ends the run
+            for manager in self._playing.connected_managers() if self._playing else ():
+                if manager["active"]:
+                    found[short(manager["manager"].rpartition("-")[0])] += manager["tasks"]
+        return found
+
+    def _written(self, number: int) -> Path:
+        """The nodes of a task, for the launcher of its ranks."""
+        hostfile = self.folder / f"slot-{number}.hosts"
+        hostfile.parent.mkdir(parents=True, exist_ok=True)
+        hostfile.write_text("".join(f"{host}\n" for host in self.nodes.has[number]), encoding="utf-8")
+        return hostfile
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / "inference.lent.json"
+
+
+def _wants_nodes(stage: str, options: Mapping[str, Any]) -> bool:
+    """Whether a task starts ranks."""
+    return stage == stages.TRAIN.name and options["training"].get("ranks", 1) > 1
+
+
+def _told(what: str, hosts: list[str]) -> str:
+    few = ", ".join(map(short, hosts[:4])) + (", …" if len(hosts) > 4 else "")
+    return f"{len(hosts)} node{'s' * (len(hosts) > 1)} {what}: {few}" if hosts else ""

@@ -1,0 +1,191 @@
+"""Tasks of inference that take far longer than others of their kind are begun once more elsewhere, and whoever ends first counts.
+
+So a node that has died or hangs holds nobody up until its failure is noticed otherwise: a round waits for its last shard. Both
+attempts write the same artifact, which is no fault (apps/artifacts.py). When a task has begun is told by its worker (apps/platform/bell.py).
+A task is overdue SIGMAS standard deviations of the logarithm beyond the median of those of its kind that have ended; with
+the MISSED-th on one host all that this host has are, and it rests.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+import socket
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from apps import records
+from apps.platform import bell
+
+LABEL = "inference"
+SIGMAS = 3.0
+LEAST_SIGMA = 0.1  # of the logarithm; tasks alike to the second would be overdue at once
+ENOUGH = 12  # tasks of a kind that have ended, before any is overdue
+LEAST_S = 10.0  # beyond the median
+MISSED = 3
+EVERY_S = 1.0
+
+
+class Shared(Future):
+    """What Parsl waits for, while an executor may be at the task twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.theirs: list[Future] = []  # of the executor, that have not ended
+
+    def cancel(self) -> bool:
+        for future in list(self.theirs):
+            future.cancel()
+        return super().cancel()
+
+
+@dataclass(eq=False, slots=True)
+class Attempt:
+    """A task that was handed to the executor."""
+
+    key: str
+    kind: str
+    again: Callable[[], Future]  # hands it over once more
+    ours: Shared = field(default_factory=Shared)
+    began: float = 0.0  # 0: not that we know
+    host: str = ""
+    overdue: bool = False
+    over: bool = False
+
+
+class Limits:
+    """How long tasks of a kind may take, by those that have ended."""
+
+    def __init__(self) -> None:
+        self._logs: dict[str, list[float]] = {}
+
+    def note(self, kind: str, seconds: float) -> None:
+        logs = self._logs.setdefault(kind, [])
+        logs.append(math.log(max(seconds, 1e-3)))
+        del logs[:-256]
+
+    def of(self, kind: str) -> float:
+        """Seconds after which one is overdue; infinite where too few are known."""
+        logs = self._logs.get(kind, ())
+        if len(logs) < ENOUGH:
+            return math.inf
+        median, sigma = statistics.median(logs), max(LEAST_SIGMA, statistics.stdev(logs))
+        return max(math.exp(median + SIGMAS * sigma), math.exp(median) + LEAST_S)
+
+
+class Overdue:
+    """Watches the executor of inference. `blame(label, host)` is told of hosts that miss several tasks, `say` what is begun anew."""
+
+    def __init__(self, blame: Callable[[str, str], None], say: Callable[[str], None]) -> None:
+        self.blame, self.say, self.limits = blame, say, Limits()
+        self._lock, self._over, self._token = threading.Lock(), threading.Event(), secrets.token_hex(8)
+        self._at: dict[str, Attempt] = {}  # by key
+        self._line = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)  # all workers may begin at once
+        self._line.bind(("", 0))
+        self._line.settimeout(EVERY_S)
+
+    def govern(self, executors: Iterable[Any]) -> None:
+        """Takes over what is handed to that executor, if its workers are elsewhere; before it is started."""
+        for executor in executors:
+            if executor.label == LABEL and hasattr(executor, "launch_cmd"):
+                where = ",".join(sorted(executor.all_addresses))
+                told = f"{where}/{self._line.getsockname()[1]}/{self._token}"
+                executor.launch_cmd = f"env {bell.BELL}={told} {executor.launch_cmd}"
+                executor.submit = self._taking(executor.submit)
+                for work in (self._listen, self._watch):
+                    threading.Thread(target=work, name="overdue", daemon=True).start()
+
+    def close(self) -> None:
+        self._over.set()
+
+    def _taking(self, submit: Callable[..., Future]) -> Callable[..., Future]:
+        """The executor's `submit`, so that a task can be handed over once more without Parsl's doing."""
+
+        def taken(function: Callable, wishes: Mapping[str, Any], *given: Any, **call: Any) -> Future:
+            attempt = Attempt(call["key"], _kind(call), partial(submit, function, wishes, *given, **call))
+            with self._lock:
+                self._at[attempt.key] = attempt
+            first = self._hand_over(attempt)
+            attempt.ours.parsl_executor_task_id = first.parsl_executor_task_id  # type: ignore[attr-defined]
+            return attempt.ours
+
+        return taken
+
+    def _hand_over(self, attempt: Attempt) -> Future:
+        theirs = attempt.again()
+        attempt.ours.theirs.append(theirs)
+        theirs.add_done_callback(partial(self._ended, attempt))
+        return theirs
+
+    def _ended(self, attempt: Attempt, done: Future) -> None:
+        """The first result counts; a failure does only where nobody else is at it."""
+        failed = not done.cancelled() and done.exception() is not None
+        with self._lock:
+            attempt.ours.theirs.remove(done)
+            if attempt.over or (failed and attempt.ours.theirs):
+                return
+            attempt.over = True
+            if self._at.get(attempt.key) is attempt:
+                del self._at[attempt.key]
+            if attempt.began and not failed and not attempt.overdue:
+                self.limits.note(attempt.kind, time.monotonic() - attempt.began)
+        if done.cancelled() or not attempt.ours.set_running_or_notify_cancel():
+            return
+        if failed:
+            attempt.ours.set_exception(done.exception())
+        else:
+            attempt.ours.set_result(done.result())
+
+    def _listen(self) -> None:
+        while not self._over.is_set():
+            try:
+                token, key, host = json.loads(self._line.recv(4096))
+            except (TimeoutError, ValueError):  # nobody, or somebody else
+                continue
+            with self._lock:
+                if token == self._token and (attempt := self._at.get(key)) and not attempt.began:
+                    attempt.began, attempt.host = time.monotonic(), host
+        self._line.close()
+
+    def _watch(self) -> None:
+        while not self._over.wait(EVERY_S):
+            with self._lock:
+                late, gone = self._late()
+                for attempt in late:
+                    attempt.overdue = True
+            for host in gone:
+                self.blame(LABEL, host)
+            if late:
+                hosts = Counter(attempt.host for attempt in late)
+                told = ", ".join(f"{n} on {host}" for host, n in hosts.items())
+                self.say(f"overdue, and begun once more elsewhere: {told}")
+            for attempt in late:
+                with suppress(Exception):  # an executor that fails ends all its tasks itself
+                    self._hand_over(attempt)
+
+    def _late(self) -> tuple[list[Attempt], list[str]]:
+        """What is overdue by now, and hosts of which all that they have is taken for it."""
+        now, limits = time.monotonic(), {kind: self.limits.of(kind) for kind in {a.kind for a in self._at.values()}}
+        begun = [attempt for attempt in self._at.values() if attempt.began]
+        late = [a for a in begun if not a.overdue and now - a.began > limits[a.kind]]
+        missed = Counter(a.host for a in begun if a.overdue) + Counter(a.host for a in late)
+        gone = [host for host in {a.host for a in late} if missed[host] >= MISSED]
+        return [a for a in begun if a in late or (a.host in gone and not a.overdue)], gone
+
+
+def _kind(call: Mapping[str, Any]) -> str:
+    """What tasks have in common that do the same on other shards."""
+    options = {name: value for name, value in call["rest"].arguments["options"].items() if name != "take"}
+    return records.digest([call["stage"], to_jsonable_python(options)])
