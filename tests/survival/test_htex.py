@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from apps import artifacts
+from apps.platform.deadline import TooLate
 from apps.records import MeritError
 from tests.platform.test_processes import gone
 from tests.survival import trouble
@@ -60,6 +62,25 @@ def test_a_task_that_ends_its_process_by_itself_is_at_fault(cluster):
     with pytest.raises(RuntimeError, match=r"^the task ended its own process: SystemExit\(3\)$"):
         cluster.launch(16, "leave", "leave-2").result(PATIENCE_S)
     assert cluster.attempts(16) == 1
+
+
+def ends_in(seconds: float, usual_s: float) -> dict[str, float]:
+    """What a task is told of a batch job that ends so soon, and of how long its like have taken."""
+    return {"until": time.time() + seconds, "usual_s": usual_s, "margin_s": 0.0, "most_s": 1000.0}
+
+
+def test_a_worker_begins_no_task_that_the_end_of_the_job_would_cut_off(cluster):
+    with pytest.raises(TooLate, match="^the job ends before this task of effort would$"):
+        cluster.launch(17, machine=ends_in(600, usual_s=700)).result(PATIENCE_S)
+    assert cluster.attempts(17) == 0 and "tried again" not in cluster.said.getvalue()
+    assert value(cluster.launch(18, machine=ends_in(600, usual_s=500))) == 18
+
+
+def test_a_task_that_the_end_of_the_job_meets_is_ended_and_not_tried_again(cluster):
+    with pytest.raises(TooLate, match="^the job's time was up before this task of effort was done$"):
+        cluster.launch(19, "hang", machine=ends_in(8, usual_s=0)).result(PATIENCE_S)
+    assert gone([int(word) for word in (cluster.folder / "hung").read_text().split()])
+    assert "tried again" not in cluster.said.getvalue()
 
 
 def test_a_task_that_hangs_is_killed_with_all_that_it_started(cluster):
