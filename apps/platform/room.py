@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -16,17 +17,31 @@ from pathlib import Path
 from apps.platform import tether
 
 LENDS, BORROWS = "MERIT_LENDS", "MERIT_BORROWS"
+PATIENCE_S = 30.0
 WARM = "apps.platform.serving"  # what a warm process runs
 
 
 def make(environment: Mapping[str, str] = os.environ) -> int:
-    """Ends the warm processes of inference on this machine, if this process is one that has borrowed it; says how many."""
+    """Ends the warm processes of inference on this machine, if this process is one that has borrowed it; says how many.
+
+    When it returns their memory is free, unless one does not end within PATIENCE_S.
+    """
     mark = environment.get(BORROWS)
     found = list(_lent(mark)) if mark else []
     for pid in found:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)  # with all that it started: each leads a group
+    end = time.monotonic() + PATIENCE_S
+    while any(map(_lives, found)) and time.monotonic() < end:
+        time.sleep(0.01)
     return len(found)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _lent(mark: str) -> Iterator[int]:

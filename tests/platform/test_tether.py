@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shlex
 import signal
 import subprocess
@@ -63,6 +64,19 @@ def anchor():
     found = tether.Anchor()
     yield found
     found.close()
+
+
+def test_a_command_knows_its_host_and_bears_its_name(anchor, tmp_path):
+    """Parsl's managers are told apart by it: one that is started again is another one."""
+    script = f'echo "$0 $MERIT_NODE" >> {tmp_path}/said; [ $(wc -l < {tmp_path}/said) = 1 ] && kill -9 $$; true'
+    command = anchor.tie(f"sh -c {shlex.quote(script)} {tether.HOST}", ["127.0.0.1"], 1)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    assert subprocess.run(command, shell=True, cwd=ROOT, env={**os.environ, "PATH": path}, timeout=60).returncode == 0
+    first, second = ((tmp_path / "said").read_text()).splitlines()
+    assert first != second
+    for line in (first, second):
+        name, node = line.split()
+        assert node == platform.node() and name.rpartition("-")[0] == node
 
 
 def test_the_exit_status_is_the_command_s(anchor):

@@ -70,9 +70,10 @@ def facts(future: Future) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def at_work(folder: Path, **options: Any) -> Iterator[Cluster]:
-    """The executor `cpu` with real managers, as the options of site_htex.py say; the others are threads."""
-    site, said = sites.load(str(SITE), threads="inference,training,network", **options), io.StringIO()
+def at_work(folder: Path, inference: bool = False, **options: Any) -> Iterator[Cluster]:
+    """The executor `cpu`, or `inference`, with real managers, as the options of site_htex.py say; the others are threads."""
+    others = f"{'cpu' if inference else 'inference'},training,network"
+    site, said = sites.load(str(SITE), threads=others, **options), io.StringIO()
     shelf = store.Store(folder / "store")
     with contextlib.redirect_stdout(said), live.at_work([], shelf, site, folder / "parsl", "survival"):
         yield Cluster(shelf, said, folder)

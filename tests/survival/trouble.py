@@ -21,6 +21,7 @@ from apps.records import MeritError
 from apps.stages import Stage
 
 EFFORT = Stage("effort", "tests.survival.trouble", "cpu")
+SHARD = Stage("shard", "tests.survival.trouble", "inference")
 RANKS = Stage("ranks", "tests.survival.trouble", "cpu")
 
 
@@ -36,6 +37,11 @@ def effort(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str
     before = sum(int((place / "sum.txt").read_text()) for places in inputs.values() for place in places)
     (out / "sum.txt").write_text(str(before + options["number"]))
     return {"host": platform.node(), "rows": options.get("engine", {}).get("rows")}
+
+
+def shard(out: Path, inputs: Mapping[str, Sequence[Path]], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, one of many of a kind: what differs is in `take`."""
+    return effort(out, inputs, options["take"])
 
 
 def claimed(file: Path) -> bool:

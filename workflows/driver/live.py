@@ -102,7 +102,7 @@ def at_work(
         with Progress(dict(counts), sys.stdout, name, rounds, log) as progress:
             for node in nodes:
                 progress.expect(node.key, node.stage.name, node.round)
-            with sites.running(site, folder, StoreMemoizer(shelf, _listener(shelf, progress)), progress.say):
+            with sites.running(site, folder, StoreMemoizer(shelf, _listener(shelf, progress)), progress.say, nodes):
                 yield progress
         kept = False
     finally:

@@ -1,0 +1,112 @@
+"""When a task is overdue, and which of two attempts counts. With real workers: tests/survival/test_overdue.py."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import Future
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apps import stages
+from workflows.driver import overdue
+
+
+def test_nothing_is_overdue_until_enough_of_its_kind_have_ended():
+    limits = overdue.Limits()
+    for _ in range(overdue.ENOUGH - 1):
+        limits.note("rollout", 100.0)
+    assert limits.of("rollout") == math.inf
+    limits.note("rollout", 100.0)
+    assert limits.of("rollout") == pytest.approx(100 * math.exp(0.3)) and limits.of("replay") == math.inf
+
+
+def test_the_limit_is_three_sigmas_of_the_logarithm_beyond_the_median():
+    limits = overdue.Limits()
+    for number in range(20):
+        limits.note("rollout", 200.0 if number % 2 else 50.0)  # logarithms log 100 ± log 2
+    sigma = math.log(2) * math.sqrt(20 / 19)
+    assert limits.of("rollout") == pytest.approx(100 * math.exp(3 * sigma))
+    for _ in range(20):
+        limits.note("short", 1.0)
+    assert limits.of("short") == pytest.approx(1.0 + overdue.LEAST_S)
+
+
+def call(key: str, **options) -> dict:
+    arguments = {"options": options, "machine": {}}
+    return {"stage": "rollout", "key": key, "given": {}, "rest": stages.Sealed(arguments)}
+
+
+def test_shards_of_one_round_are_of_a_kind():
+    first = overdue._kind(call("a", take={"start": 0}, seed="0/train/1"))
+    assert first == overdue._kind(call("b", take={"start": 8}, seed="0/train/1"))
+    assert first != overdue._kind(call("c", take={"start": 0}, seed="0/train/2"))
+
+
+class Executor:
+    """Hands out futures that the test ends."""
+
+    label, launch_cmd, all_addresses = "inference", "pool", ("127.0.0.1",)
+
+    def __init__(self) -> None:
+        self.given: list[Future] = []
+
+    def submit(self, function, wishes, *given, **call) -> Future:
+        future = Future()
+        future.parsl_executor_task_id = len(self.given)
+        self.given.append(future)
+        return future
+
+
+@pytest.fixture
+def executor():
+    watch, executor = overdue.Overdue(lambda label, host: None, lambda text: None), Executor()
+    watch.govern([executor])
+    yield SimpleNamespace(watch=watch, given=executor.given, submit=lambda key: executor.submit(None, {}, **call(key)))
+    watch.close()
+
+
+def twice(executor) -> Future:
+    ours = executor.submit("a")
+    executor.watch._hand_over(executor.watch._at["a"])
+    assert len(executor.given) == 2
+    return ours
+
+
+@given(
+    st.permutations([(0, True), (1, True)])
+    | st.permutations([(0, False), (1, True)])
+    | st.permutations([(0, False), (1, False)])
+)
+def test_the_first_result_counts_and_a_failure_only_if_it_is_the_last(order):
+    watch, executor = overdue.Overdue(lambda label, host: None, lambda text: None), Executor()
+    executor.submit = watch._taking(executor.submit)
+    ours = executor.submit(None, {}, **call("a"))
+    watch._hand_over(watch._at["a"])
+    for number, well in order:
+        if well:
+            executor.given[number].set_result(number)
+        else:
+            executor.given[number].set_exception(OSError(str(number)))
+    first = next((number for number, well in order if well), None)
+    if first is None:
+        assert str(ours.exception(0)) == str(order[-1][0])
+    else:
+        assert ours.result(0) == first
+    assert not watch._at
+
+
+def test_what_is_cancelled_is_cancelled_wherever_it_waits(executor):
+    ours = twice(executor)
+    assert ours.cancel() and all(future.cancelled() for future in executor.given)
+
+
+def test_the_same_task_may_be_tried_again_while_an_old_attempt_still_ends(executor):
+    first = executor.submit("a")
+    second = executor.submit("a")
+    executor.given[0].set_exception(OSError("lost"))
+    assert isinstance(first.exception(0), OSError) and not second.done() and "a" in executor.watch._at
+    executor.given[1].set_result(1)
+    assert second.result(0) == 1 and not executor.watch._at
