@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from apps import artifacts
+from apps import artifacts, dormant, packs
 from tests import models
 
 ROOT = Path(__file__).parents[1]
@@ -91,10 +91,12 @@ def checked_out(folder: Path, settings: tuple[str, ...]) -> Iterator[Checkout]:
         os.kill(pid, signal.SIGKILL)
 
 
-def made(where: Path) -> dict[str, int]:
-    """Every finished artifact, and when it was written."""
-    files = (where / "store").glob(f"*/??/*/{artifacts.MANIFEST}")
-    return {f"{f.parts[-4]}/{f.parts[-2]}": f.stat().st_mtime_ns for f in files}
+def made(where: Path) -> dict[str, str]:
+    """Every finished artifact, packed or not, with the seal of its manifest, that tells when and how fast it was made."""
+    folders = {f.parent for f in (where / "store").glob(f"*/??/*/{artifacts.MANIFEST}")}
+    held = [packs.read(pack) for pack in packs.every(where / "store")]
+    packed = {artifacts.locate(where / "store", stage, key) for one in held for stage in one for key in one[stage]}
+    return {f"{f.parts[-3]}/{f.name}": dormant.manifest(f)["seal"] for f in folders | packed}
 
 
 def wait_for(ready, patience_s: float = PATIENCE_S) -> bool:

@@ -55,7 +55,7 @@ def at_work(checkout: Checkout, where: Path, more: int) -> subprocess.Popen[byte
     return run
 
 
-def kept(before: dict[str, int], where: Path) -> dict[str, int]:
+def kept(before: dict[str, str], where: Path) -> dict[str, str]:
     assert before.items() <= made(where).items(), "a finished task was done again"
     assert whole(where)
     return made(where)

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from apps import artifacts
+from apps import artifacts, dormant, packs
 from tests.command import SMALL, run
 from workflows.driver import garbage, references
 
@@ -66,6 +66,24 @@ def test_a_finished_run_of_an_older_version_is_asked_by_its_index_and_an_unfinis
     (tmp_path / "runs" / "old" / references.INDEX).write_text(json.dumps(index))
     found = garbage.clean(root, tmp_path / "runs", remove=True)
     assert left(root) == {"dd4"} and [folder.name for folder in found.silent] == ["older"]
+
+
+def test_a_pack_stays_while_a_run_refers_to_anything_in_it(root, tmp_path):
+    """Also where what is wanted was woken; one that cannot be read stays too, since nobody knows what it holds."""
+    places = {name: artifacts.locate(root, "rollout", name) for name in ("aa1", "bb2", "cc3", "dd4")}
+    for pair in (("aa1", "bb2"), ("cc3", "dd4")):
+        dormant.remove(dormant.take_down(root, dormant.pack(root, [places[name] for name in pair])))
+    dormant.folder(places["aa1"])
+    (root / packs.FOLDER / "spoilt.zip").write_bytes(b"PK")
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    references.keep(root, tmp_path / "runs" / "mine", [node("aa1"), node("bb2")])
+    wanted, other, spoilt = packs.every(root)
+    size = other.stat().st_size
+    found = garbage.clean(root, tmp_path / "runs", remove=True)
+    assert found.places["packed"] == [other] and found.bytes["packed"] == size and found.kept == 2
+    assert list(packs.every(root)) == [wanted, spoilt]
+    assert dormant.whole(places["bb2"]) and not dormant.holds(places["cc3"]) and left(root) == {"aa1"}
+    assert not any((root / "tmp").iterdir())
 
 
 def test_drafts_go_where_nobody_writes_them_any_more(root):
