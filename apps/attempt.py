@@ -8,7 +8,9 @@ from __future__ import annotations
 import gc
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +21,22 @@ from apps.records import Artifact
 Outcome = tuple[dict[str, Any], dict[str, Any]]  # a stage's facts, and what they cost
 
 
-def check_inputs(root: str, given: Iterable[Artifact], error: Exception | None = None) -> None:
+@contextmanager
+def at_hand(given: Iterable[Artifact], apart: bool) -> Iterator[dict[Artifact, Path]]:
+    """The folders of artifacts. Dormant ones are woken or, `apart`, unpacked into a folder of this node that goes after the block."""
+    with tempfile.TemporaryDirectory(prefix="merit-") if apart else nullcontext() as room:
+        yield {a: dormant.copied(Path(a.path), Path(room)) if room else dormant.folder(Path(a.path)) for a in given}
+
+
+def check_inputs(root: str, given: Mapping[Artifact, Path], error: Exception | None = None) -> None:
     """LostInput for what is gone, or is not as it was written; a damaged artifact is set aside, so that it is made again.
 
-    Dormant ones are woken. Sizes are compared for every task, contents at first use in this process, and anew after an `error`
-    that damage may explain; what went meanwhile is lost then, also into a pack: the next attempt wakes it.
+    Sizes are compared for every task, contents at first use in this process, and anew after an `error` that damage may explain.
+    What was packed meanwhile is lost then too: the next attempt wakes it.
     """
-    given = list(given)
-    for artifact in given if error is None else ():
-        dormant.folder(Path(artifact.path))
     anew = error is not None and faults.kind(error) == faults.OWN
     read = anew or error is None
-    lost = {a: reason for a in given if (reason := artifacts.check(a.path, contents=read, anew=anew))}
+    lost = {a: reason for a, place in given.items() if (reason := artifacts.check(place, contents=read, anew=anew))}
     for artifact in lost:
         artifacts.set_aside(root, Path(artifact.path))
     if lost:

@@ -81,9 +81,9 @@ def folder(path: Path) -> Path:
     return path
 
 
-def copied(path: Path) -> Path:
-    """Its folder; of a dormant one a copy, which goes when this process ends. For readers that leave a store as it is."""
-    copy = Path(_room().name, records.digest(str(_root(path))), *path.parts[-3:])
+def copied(path: Path, room: Path | None = None) -> Path:
+    """Its folder; of a dormant one a copy in `room`, or one that goes with this process. For readers that leave a store as it is."""
+    copy = Path(room or _room().name, records.digest(str(_root(path))), *path.parts[-3:])
     if not path.is_dir() and not copy.is_dir() and (files := whole(path)) is not None:
         _unpack(files, copy, copy.with_name(f"{copy.name}.part"))
     return copy if not path.is_dir() and copy.is_dir() else path

@@ -90,6 +90,8 @@ CORPUS = Stage("corpus", "apps.data.app", "cpu", own_process=True)
 ARCHITECTURE = Stage("architecture", "apps.data.app", "cpu", own_process=True)
 ASSESS = Stage("assess", "apps.data.app", "inference")
 CARD = Stage("card", "apps.data.app", "cpu")
+# read what a whole run made, once all else is done: they have copies of what is packed, and nothing is woken for them
+LATE = (REPORT.name,)
 
 
 def launch(
@@ -170,27 +172,28 @@ def execute(
     with smaller batches here; for other faults see workflows/driver/retries.py.
     """
     made_from = {name: [artifact.key for artifact in found] for name, found in given.items()}
-    folders = {name: [Path(artifact.path) for artifact in found] for name, found in given.items()}
     record = {"options": options, "inputs": made_from}
-    needed = [artifact for found in given.values() for artifact in found]
+    needed = {artifact for found in given.values() for artifact in found}
 
     # the ranks of `train` may be on other nodes, and look for copies themselves
     near = machine if stage == TRAIN.name else nearby.models(machine)
 
     def carry_out(chosen: dict[str, Any]) -> attempt.Outcome:
+        folders = {name: [place[artifact] for artifact in found] for name, found in given.items()}
         call = (module, stage, out, folders, {**chosen, **near})
         return attempt.in_process(pool, machine, perform, *call) if pool else perform(*call)
 
-    attempt.check_inputs(root, needed)
-    try:
-        with artifacts.new(root, stage, key, record) as out:
-            facts, cost = attempt.within_memory(carry_out, out, options, machine.get("halvings", 0))
-            record["work"] = {**cost, "session": machine.get("session", "")}
-            (out / FACTS).write_text(json.dumps(facts, default=float) + "\n")
-    except Exception as error:
-        faults.at(error, platform.node())
-        attempt.check_inputs(root, needed, error)
-        raise
+    with attempt.at_hand(needed, apart=stage in LATE) as place:
+        attempt.check_inputs(root, place)
+        try:
+            with artifacts.new(root, stage, key, record) as out:
+                facts, cost = attempt.within_memory(carry_out, out, options, machine.get("halvings", 0))
+                record["work"] = {**cost, "session": machine.get("session", "")}
+                (out / FACTS).write_text(json.dumps(facts, default=float) + "\n")
+        except Exception as error:
+            faults.at(error, platform.node())
+            attempt.check_inputs(root, place, error)
+            raise
     if machine.get("partial"):
         shutil.rmtree(machine["partial"], ignore_errors=True)  # it is whole now
     return Artifact(stage, key, str(artifacts.locate(root, stage, key)))

@@ -212,14 +212,25 @@ def test_a_pack_that_was_removed_holds_nothing(tmp_path):
 
 def test_a_task_has_its_inputs_woken_and_what_goes_meanwhile_is_lost_to_this_attempt(tmp_path):
     place = write(tmp_path)
-    given = [Artifact("grade", place.name, str(place))]
     packed(tmp_path, place)
-    attempt.check_inputs(str(tmp_path), given)
-    assert artifacts.check(place) is None
-    packed(tmp_path, place)
-    with pytest.raises(faults.LostInput, match="an input cannot be used"):
-        attempt.check_inputs(str(tmp_path), given, FileNotFoundError("data.bin"))
+    with attempt.at_hand([Artifact("grade", place.name, str(place))], apart=False) as given:
+        attempt.check_inputs(str(tmp_path), given)
+        assert list(given.values()) == [place] and artifacts.check(place) is None
+        packed(tmp_path, place)
+        with pytest.raises(faults.LostInput, match="an input cannot be used"):
+            attempt.check_inputs(str(tmp_path), given, FileNotFoundError("data.bin"))
     assert Store(tmp_path).find("grade", place.name) and not any((tmp_path / "damaged").iterdir())
+
+
+def test_a_task_that_reads_a_whole_run_has_copies_that_go_with_it(tmp_path):
+    places = [write(tmp_path, number) for number in range(2)]
+    expected = files(places[0])
+    packed(tmp_path, places[0])
+    with attempt.at_hand([Artifact("grade", place.name, str(place)) for place in places], apart=True) as given:
+        attempt.check_inputs(str(tmp_path), given)
+        copy, folder = given.values()
+        assert folder == places[1] and files(copy) == expected and copy.name == places[0].name
+    assert not copy.exists() and not places[0].exists() and folder.is_dir()
 
 
 KILLED = """

@@ -1,7 +1,9 @@
 """When a run's results go into packs (apps/dormant.py): at the end of a round those that no task of the plan still waits for.
 
-It is done beside the driver, in a thread of its own, and once more at the run's end. What another run at work on the same store
-refers to stays as it is. A run of few results is left alone, and what a failed task would have had stays for its next attempt.
+It is done beside the driver, in a thread of its own, and once more at the run's end. Until then the last rounds stay as they are:
+the next job shares its nodes out by what they took (cluster/roles.py). For a report (stages.LATE) nothing is kept before it can
+begin, since it reads packs. What another run at work on the same store refers to stays a folder, and so does what a failed task
+would have had, for its next attempt. Fewer results than make a pack are left alone.
 """
 
 from __future__ import annotations
@@ -16,11 +18,12 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from apps import artifacts, dormant
+from apps import artifacts, dormant, stages
 from workflows.driver import references
 from workflows.plan import Node
 
 LEAST = 100  # results that make a pack
+KEPT = 2  # rounds that stay folders until the run's end
 PATIENCE_S = 5  # with a pack that is being written when the run is broken off; it may be killed at any moment
 
 log = logging.getLogger("merit.packing")
@@ -39,6 +42,9 @@ class Packing:
         # key -> how many wait: its own task, those that it goes into, and the driver where it will read it
         self._waiting: Counter[str] = Counter()
         self._left: Counter[int] = Counter()  # round -> unfinished tasks that were handed over
+        self._over: set[str] = set()
+        self._late: dict[str, list[Node]] = {}  # key of an unfinished task -> late ones that read what it makes
+        self._missing: Counter[str] = Counter()  # key of a late task -> those that are to be over before it can begin
         self._free: dict[str, Node] = {}  # nobody waits for them
 
     def expect(self, nodes: Iterable[Node]) -> None:
@@ -47,7 +53,11 @@ class Packing:
             for node in nodes:
                 if node.key not in self._known:
                     self._known.add(node.key)
-                    self._waiting.update(one.key for one in _concerned(node))
+                    self._waiting[node.key] += 1
+                    if node.stage.name in stages.LATE:
+                        self._put_off(node)
+                    else:
+                        self._waiting.update(one.key for one in _inputs(node))
 
     def follow(self, nodes: Iterable[Node]) -> None:
         """Tasks that were handed over."""
@@ -104,8 +114,10 @@ class Packing:
     def _taken(self) -> list[Path]:
         """What can be packed now; the rest waits for more."""
         with self._lock:
-            free = {key: node for key, node in self._free.items() if not self._waiting[key]}
-            self._free = {}
+            rounds = [number for number, left in self._left.items() if number and left]
+            oldest = min(rounds) - KEPT if rounds and not self._last else float("inf")
+            free = {key: node for key, node in self._free.items() if not self._waiting[key] and node.round < oldest}
+            self._free = {key: node for key, node in self._free.items() if key not in free}
         places = {key: artifacts.locate(self.root, node.stage.name, key) for key, node in free.items()}
         there = {key: place for key, place in places.items() if place.is_dir()}
         new = {key: free[key] for key, place in there.items() if not dormant.holds(place)}
@@ -123,18 +135,35 @@ class Packing:
             with references.locked(self.root, fcntl.LOCK_EX):
                 others = references.of_others(self.root, self.folder)  # one may have begun meanwhile
                 spare = [place for place in packed if (place.parts[-3], place.name) not in others]
-                gone = dormant.take_down(self.root, spare)
+                # a late task may have begun meanwhile, or begin now
+                gone = dormant.take_down(self.root, (place for place in spare if not self._waiting[place.name]))
             dormant.remove(gone)
 
     def _is_over(self, node: Node, future: Future) -> None:
         if future.cancelled() or future.exception():
             return
         with self._lock:
-            self._release(_concerned(node))
+            self._over.add(node.key)
+            for late in self._late.pop(node.key, ()):
+                self._missing[late.key] -= 1
+                self._begin(late)
+            self._release([node, *_inputs(node)])
             self._left[node.round] -= 1
             over = not self._left[node.round] and any(self._left.values())  # when all is over, the driver asks for it
         if over:
             self._call.set()
+
+    def _put_off(self, late: Node) -> None:
+        """What it reads is kept from when it can begin."""
+        for one in _inputs(late):
+            if one.key not in self._over:
+                self._late.setdefault(one.key, []).append(late)
+                self._missing[late.key] += 1
+        self._begin(late)
+
+    def _begin(self, late: Node) -> None:
+        if not self._missing[late.key]:
+            self._waiting.update(one.key for one in _inputs(late))
 
     def _release(self, nodes: Iterable[Node]) -> None:
         for node in nodes:
@@ -143,7 +172,6 @@ class Packing:
                 self._free[node.key] = node
 
 
-def _concerned(node: Node) -> list[Node]:
-    """A task and those that it is made from, each once."""
-    given = (one for nodes in node.inputs.values() for one in nodes)
-    return list({one.key: one for one in (node, *given)}.values())
+def _inputs(node: Node) -> list[Node]:
+    """What a task is made from, each once."""
+    return list({one.key: one for nodes in node.inputs.values() for one in nodes}.values())

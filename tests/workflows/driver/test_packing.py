@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from apps import artifacts, dormant, packs
+from apps import artifacts, dormant, packs, stages
 from apps.stages import Stage
 from tests.checkout import wait_for
 from workflows import store
@@ -21,6 +21,7 @@ TICK = Stage("tick", "tests.survival.soak", "cpu")
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
     monkeypatch.setattr(packing, "LEAST", 3)
+    monkeypatch.setattr(packing, "KEPT", 0)
 
 
 @pytest.fixture
@@ -82,6 +83,58 @@ def test_a_thread_packs_when_a_round_is_over(root):
     with packed.beside():
         end(root, *layers[0], *layers[1])
         assert wait_for(lambda: folders(root, *layers) == [0, 3, 0], 20)
+
+
+def test_the_last_rounds_stay_until_the_end(root, monkeypatch):
+    monkeypatch.setattr(packing, "KEPT", 2)
+    layers = rounds(5)
+    packed = followed(root, *layers)
+    with packed.beside():
+        end(root, *(node for layer in layers[:4] for node in layer))
+        assert wait_for(lambda: folders(root, *layers) == [0, 0, 3, 3, 0], 20)
+        end(root, *layers[4])
+    packed.pack()
+    assert folders(root, *layers) == [0] * 5
+
+
+def with_report(count: int = 3) -> tuple[list[list[Node]], Node]:
+    """Rounds, and a report made from all of them."""
+    layers, plan = rounds(count), Plan()
+    report = plan.add(stages.REPORT, {"everything": [node for layer in layers for node in layer]})
+    report.future = Future()
+    return layers, report
+
+
+def test_rounds_do_not_wait_for_the_report_but_while_it_is_made(root):
+    layers, report = with_report()
+    packed = followed(root, *layers, [report])
+    end(root, *layers[0], *layers[1])
+    packed.pack()
+    assert folders(root, *layers) == [0, 3, 0]
+    end(root, *layers[2])  # now it can begin
+    packed.pack()
+    assert folders(root, *layers) == [0, 3, 3]
+    report.future.set_result(None)
+    packed.pack()
+    assert folders(root, *layers) == [0, 0, 0]
+
+
+def test_a_report_that_begins_while_a_pack_is_written_keeps_what_it_reads(root, monkeypatch):
+    plan, write = Plan(), packs.write
+    first = [plan.add(TICK, number=number) for number in range(3)]
+    plan.round = 2
+    last = plan.add(TICK, number=3)
+    report = plan.add(stages.REPORT, {"everything": [*first, last]})
+    for node in plan.nodes.values():
+        node.future = Future()
+    packed = followed(root, [*first, last, report])
+    end(root, *first)
+    monkeypatch.setattr(packs, "write", lambda *given: (write(*given), end(root, last)))
+    packed.pack()
+    assert folders(root, first) == [3] and all(dormant.holds(place(root, node)) for node in first)
+    report.future.set_result(None)
+    packed.pack()
+    assert folders(root, first, [last]) == [0, 1] and len(packs.every(root)) == 1
 
 
 def test_fewer_than_make_a_pack_wait_for_more(root):
