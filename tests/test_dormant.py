@@ -193,6 +193,14 @@ def test_what_is_dormant_is_found_where_it_lies_and_stays_there(tmp_path):
     assert stages.facts_of(found) == {"n": 1} and not place.exists()
 
 
+def test_a_store_wakes_what_it_found_in_packs(tmp_path):
+    store, places = Store(tmp_path), [write(tmp_path, number) for number in range(3)]
+    packed(tmp_path, *places[:2])
+    found = [store.find("grade", place.name) for place in (places[0], places[2])]
+    store.wake([*found, Artifact("grade", places[1].name, str(places[1]))])
+    assert [place.is_dir() for place in places] == [True, False, True]
+
+
 def test_a_pack_that_comes_while_a_process_looks_is_seen(tmp_path):
     """Also two within one tick of the file system's clock."""
     store = Store(tmp_path)

@@ -13,8 +13,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ class Store:
     def __init__(self, root: str | Path):
         self.root = Path(root).absolute()
         self._packs = packs.of(self.root)
+        self._dormant: set[str] = set()  # keys of what was found in packs
         artifacts.sweep(self.root)
 
     @staticmethod
@@ -59,7 +60,18 @@ class Store:
                 return Artifact(stage, key, str(path))
             aside = artifacts.set_aside(self.root, path)
             log.warning("%s %s is damaged: %s; moved to %s, it will be made again", stage, key, reason, aside)
-        return Artifact(stage, key, str(path)) if self._packs.holding(stage, key) and dormant.whole(path) else None
+        if not self._packs.holding(stage, key) or not dormant.whole(path):
+            return None
+        self._dormant.add(key)
+        return Artifact(stage, key, str(path))
+
+    def wake(self, given: Iterable[Artifact]) -> None:
+        """Has folders of what was found in packs; each of the workers that want them would have to look for the pack first."""
+        for artifact in given:
+            if artifact.key in self._dormant:
+                self._dormant.discard(artifact.key)
+                with suppress(OSError):  # a full disk, which the task will meet too
+                    dormant.folder(Path(artifact.path))
 
 
 @contextmanager

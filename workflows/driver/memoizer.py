@@ -15,6 +15,7 @@ from typing import Any
 
 from parsl.dataflow.memoization import Memoizer
 
+from apps import stages
 from apps.platform.deadline import TooLate
 from apps.records import Artifact, MeritError
 from workflows.store import Store
@@ -68,6 +69,8 @@ class StoreMemoizer(Memoizer):
         found = self.store.find(stage, key)  # may read gigabytes, so not under the lock
         if found or not again:  # an attempt that counts as lost may have come to its end
             self._tell(stage, key, "found" if found else "begun")
+        if not found and stage not in stages.LATE:
+            self.store.wake(artifact for given in task["kwargs"].get("given", {}).values() for artifact in given)
         return _done(found) if found else None
 
     def update_memo_result(self, task: Any, r: Artifact) -> None:

@@ -14,7 +14,7 @@ import parsl
 import pytest
 from parsl import python_app
 
-from apps import artifacts
+from apps import artifacts, stages
 from apps.records import Artifact
 from workflows import sites
 from workflows.driver.memoizer import Stopped, StoreMemoizer
@@ -70,6 +70,18 @@ def test_a_second_run_is_answered_from_the_store_without_execution(tmp_path):
     assert len(ran) == 2
     assert memoizer.counts == {("grade", "found"): 2}
     assert made[0] == Artifact("grade", KEY, str(artifacts.locate(tmp_path / "store", "grade", KEY)))
+
+
+def test_what_a_task_wants_is_woken_before_it_is_handed_over_but_for_a_report(tmp_path, monkeypatch):
+    tick, woken = stages.Stage("tick", "tests.survival.soak", "cpu"), []
+    monkeypatch.setattr(Store, "wake", lambda self, given: woken.append([artifact.key for artifact in given]))
+    root, machine = tmp_path / "store", {"threads": 1}
+    with kernel(tmp_path):
+        first = stages.launch(tick, "ab1", root, {"shard": 1}, machine, {})
+        stages.launch(tick, "cd2", root, {"shard": 2}, machine, {"before": [first]}).result()
+        monkeypatch.setattr(stages, "LATE", ("tick",))
+        stages.launch(tick, "ef3", root, {"shard": 3}, machine, {"before": [first]}).result()
+    assert woken == [[], ["ab1"]]
 
 
 def test_identical_tasks_in_flight_are_executed_once(tmp_path):
