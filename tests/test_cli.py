@@ -206,8 +206,8 @@ def test_from_a_finished_run_another_ones_time_is_told(finished):
         "ahead/stage_times.yaml",
         "--nodes",
         "1",
-        "--driver",
-        "best",
+        "--sharing",
+        "measured",
         "--out",
         "ahead",
     )

@@ -26,8 +26,11 @@ def simulate(
     overlap: Annotated[
         str, typer.Option(help="0, 1, or both: whether a round is played while the last one trains")
     ] = "both",
-    driver: Annotated[
-        str, typer.Option(help="today, best, or both: what a run on Aurora does now, or all that a driver could do")
+    sharing: Annotated[
+        str,
+        typer.Option(
+            help="measured, fixed, or both: training's nodes are lent by inference in each round, or set aside for the job"
+        ),
     ] = "both",
     advise: Annotated[bool, typer.Option("--plan", help="suggest shard sizes and shares of nodes")] = False,
     config: Annotated[Path | None, typer.Option(help="a YAML file of settings; see workflows/configs/")] = None,
@@ -53,7 +56,7 @@ def simulate(
         return _from_run(measured, list(words or []), list(site_option or []), out)
     if site_option:
         raise MeritError("--site-option goes with --measured; numbers of nodes are told by --nodes")
-    for name, given, known in (("overlap", overlap, ["0", "1"]), ("driver", driver, list(POLICIES))):
+    for name, given, known in (("overlap", overlap, ["0", "1"]), ("sharing", sharing, list(POLICIES))):
         if given not in (*known, "both"):
             raise MeritError(f"--{name} {given!r}: {', '.join(known)} or both is expected")
     told = times.read(stage_times)
@@ -61,9 +64,9 @@ def simulate(
     rows = []
     typer.echo(f"Stage times: {told.what}\n{forecast.heading()}")
     counts = forecast.numbers(nodes) if nodes else forecast.NODES
-    drivers = list(POLICIES) if driver == "both" else [driver]
+    sharings = list(POLICIES) if sharing == "both" else [sharing]
     overlaps = (0, 1) if overlap == "both" else (int(overlap),)
-    for row in forecast.rows(settings, told, counts, drivers, overlaps, seed):
+    for row in forecast.rows(settings, told, counts, sharings, overlaps, seed):
         rows.append(row)
         typer.echo(forecast.line(row))
     if advise:

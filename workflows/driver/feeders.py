@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 
 from workflows.plan import Node
 
+SOON = 0.1  # plays that are left, a worker of inference: nodes that are lent by then are empty when training is ready, or soon after
+
 
 class Feeders:
     """Of one plan. A training task waits for the plays that are planned before it, as waiting plays go in the plan's order.

@@ -18,12 +18,11 @@ from typing import Any
 from apps import stages
 from workflows.cluster.roles import Shares, short
 from workflows.driver import lent
-from workflows.driver.feeders import Feeders
+from workflows.driver.feeders import SOON, Feeders
 from workflows.driver.job_nodes import Changes, JobNodes
 from workflows.plan import Node
 
 POLL_S = 1.0
-SOON = 0.1  # plays that are left, a worker: what a node still has to do is mostly over before its training is ready
 
 
 class Granted(Exception):

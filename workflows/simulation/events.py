@@ -2,8 +2,8 @@
 
 Where tasks may run is the placement of a site with a worker a tile: inference on tiles, training on whole nodes, the rest on
 cores. Tasks wait in the order of the plan, so a round's evaluation goes before the next round's plays. A round trains on
-`training_nodes`, which are set aside for the whole job or lent by inference until all agents are trained; what else a driver may do
-is said by a `Policy`. Tasks that could not finish before the end of a job are not begun, but for training, which saves its
+`training_nodes`, which are set aside for the whole job or lent by inference, an equal share for each agent; that and what else a
+driver does is a `Policy`. Tasks that could not finish before the end of a job are not begun, but for training, which saves its
 state and goes on in the next one. A task whose node fails begins anew once that is noticed, and the node is lost for the job. The
 same seed gives the same run.
 """
@@ -18,13 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from apps.records import MeritError
-from workflows.simulation.placement import BEST, Nodes, Policy
+from workflows.driver.overdue import MISSED
+from workflows.simulation.placement import Nodes, Policy
 from workflows.simulation.result import Result
 from workflows.simulation.shape import Group
 from workflows.simulation.times import Times
 from workflows.simulation.waiting import Waiting
 
-MISSED = 3  # overdue tasks of one node by which a driver may tell that it has failed; by chance there never are so many
 DRAWS = 1 << 14
 
 
@@ -51,12 +51,13 @@ class Simulation:
         times: Times,
         nodes: int,
         training_nodes: int = 1,
-        policy: Policy = BEST,
+        policy: Policy | None = None,
         seed: int = 0,
     ) -> None:
-        self.groups, self.times, self.nodes, self.policy = list(groups), times, nodes, policy
+        self.groups, self.times, self.nodes = list(groups), times, nodes
+        self.policy = policy = policy or Policy()
         self.training_nodes = min(training_nodes, nodes)
-        if policy.dedicated and not 0 < training_nodes < nodes:
+        if not policy.lends and not 0 < training_nodes < nodes:
             raise MeritError(
                 f"{training_nodes} of {nodes} nodes set aside for training leave none for one or the other"
             )
@@ -83,7 +84,7 @@ class Simulation:
         self.jobs += 1
         start, times = self.now, self.times
         self.end = start + times.job_hours * 3600 if times.job_hours else math.inf
-        self.place = Nodes(self.nodes, times.tiles, times.cores, self.training_nodes * self.policy.dedicated)
+        self.place = Nodes(self.nodes, times.tiles, times.cores, self._kept())
         self.running: set[Task] = set()
         self.unnoticed = 0  # tasks of failed nodes that are thought to run
         self.copies: dict[tuple[int, int], list[Task]] = {}  # all who do a task that was begun twice
@@ -91,7 +92,7 @@ class Simulation:
         self.number = 0
         self._fail_later()
         self._begin()
-        while self.running or self.unnoticed:
+        while (self.running or self.unnoticed) and self.queue.anything_left():
             if self.events[0][0] >= self.end:
                 self._cut()
                 break
@@ -99,12 +100,18 @@ class Simulation:
             self.now, _, what, of = heapq.heappop(self.events)
             self._count_idle(self.now - before)
             what(of)
+        if not self.queue.anything_left():  # who is still at what another has done is ended
+            self.sums["lost"] += sum((self.now - task.start) * task.tiles for task in self.running)
         self.sums["offered"] += (self.now - start) * self.nodes * times.tiles
         self.sums["dead"] += sum(self.now - since for since in self.place.gone.values()) * times.tiles
         if self.now == start and self.queue.anything_left():
             raise MeritError(
                 f"no task fits into a job of {times.job_hours} hours; give longer jobs (job_hours), or smaller shards"
             )
+
+    def _kept(self) -> int:
+        """Nodes that never play; one does."""
+        return self.training_nodes if not self.policy.lends else min(self.policy.kept, self.nodes - 1)
 
     def _count_idle(self, passed: float) -> None:
         self.sums["lent"] += self.place.lent_idle * passed
@@ -167,15 +174,15 @@ class Simulation:
         if self.copies and (copies := self.copies.get((task.group, task.index))):
             copies.append(task)
             return
-        if self.policy.overdue and task.tiles and task.seconds > median * self.overdue:
+        if self._may_be_overdue(task) and task.seconds > median * self.overdue:
             self._later(task.limit, self._overdue, task)
-        if task.tiles:
-            self._begun(task.group)
 
-    def _begun(self, number: int) -> None:
-        """Lends nodes to a training task whose last plays have begun, so that they have ended when it may begin."""
-        for group in self.queue.begun(number) if self.policy.ahead and not self.policy.dedicated else ():
-            self.place.lend(self._share(self.groups[group]) * self.groups[group].count)
+    def _lend_soon(self, number: int) -> None:
+        """Lends nodes to training for which few plays are left, so that they are empty when it may begin."""
+        few = self.policy.soon * self.nodes * self.times.tiles
+        for n in self.queue.fed[number] if self.policy.lends else ():
+            if self.queue.left[n] and sum(self.queue.left[f] for f in self.queue.feeders[n]) <= few:
+                self.place.lend(self._share(self.groups[n]) * self.groups[n].count)
 
     def _fits(self, seconds: float) -> bool:
         return self.now + seconds * self.late < self.end
@@ -199,12 +206,9 @@ class Simulation:
     def _on_nodes(self, group: int, index: int) -> Task | None:
         """Whole nodes for a training task."""
         count, waiting = self._share(self.groups[group]), len(self.queue.waiting[group])
-        if not self.policy.dedicated:
+        if self.policy.lends:
             busy = sum(len(task.nodes) for task in self._training())
             self.place.lend(min(max(self.training_nodes, count), count * waiting + busy))
-            if self.policy.spread_out and not self.queue.ready.get("inference"):
-                self.place.lend(min(self.nodes, busy + waiting * self.times.train.most))
-                count = max(count, min(self.times.train.most, len(self.place.whole_idle()) // waiting))
         count = min(count, len(self.place.aside - self.place.gone.keys())) or 1
         nodes = self.place.whole(count)
         return Task(group, index, self.now, self.times.tiles * count, nodes, self.times.load) if nodes else None
@@ -216,15 +220,15 @@ class Simulation:
 
     def _end(self, task: Task) -> None:
         if task not in self.running:
-            return  # its node has failed, or another was first
+            return  # its node has failed
         self._leave(task)
-        self.sums["loading"] += task.loading * task.tiles
-        self.sums["busy"] += (self.now - task.start - task.loading) * task.tiles
-        for other in self.copies.pop((task.group, task.index), ()) if self.copies else ():
-            if other in self.running:
-                self.sums["lost"] += (self.now - other.start) * other.tiles
-                self._leave(other)
-        self.queue.done(task.group, task.index)
+        if self.queue.over[task.group][task.index]:
+            self.sums["lost"] += (self.now - task.start) * task.tiles
+        else:
+            self.sums["loading"] += task.loading * task.tiles
+            self.sums["busy"] += (self.now - task.start - task.loading) * task.tiles
+            self.queue.done(task.group, task.index)
+            self._lend_soon(task.group)
         self._begin()
 
     def _leave(self, task: Task) -> None:
@@ -234,7 +238,7 @@ class Simulation:
             self.place.cores += 1
             return
         self.place.give_back(task.nodes, task.tiles // len(task.nodes))
-        if task.group in self.feeders and not self.policy.dedicated and not self.queue.ready.get("training"):
+        if task.group in self.feeders and self.policy.lends and not self.queue.ready.get("training"):
             self.place.open(self.place.aside - {n for other in self._training() for n in other.nodes})
 
     def _fail_later(self) -> None:
@@ -251,7 +255,9 @@ class Simulation:
         self.failures += 1
         tasks = [task for task in self.running if node in task.nodes]
         self.place.fail(node, self.now)
-        due = [max(0.0, task.start + task.limit - self.now) if self.policy.overdue else math.inf for task in tasks]
+        due = [
+            max(0.0, task.start + task.limit - self.now) if self._may_be_overdue(task) else math.inf for task in tasks
+        ]
         for task, seconds in zip(tasks, noticed(due, self.times.failures.notice), strict=True):
             self.sums["lost"] += (self.now - task.start) * task.tiles
             self._leave(task)
@@ -263,8 +269,11 @@ class Simulation:
         self._again(task.group, task.index)
         self._begin()
 
+    def _may_be_overdue(self, task: Task) -> bool:
+        return bool(self.policy.overdue) and self.groups[task.group].label == "inference"
+
     def _overdue(self, task: Task) -> None:
-        """Still at work, beyond what is likely: once more, and whoever ends first."""
+        """Still at work, beyond what is likely: once more elsewhere. Who ends first counts, the other one ends all the same."""
         if task in self.running:
             self.copies[task.group, task.index] = [task]
             self.queue.put(task.group, [task.index])

@@ -30,7 +30,7 @@ SHARD_S, LEAST_S = (
 )  # seconds of a tile that a shard had better take, so that a failure costs little; and at least
 MOST = 32  # shards a tile
 COLUMNS = (
-    "driver",
+    "sharing",
     "overlap",
     "nodes",
     "training nodes",
@@ -48,7 +48,7 @@ COLUMNS = (
 )
 SHARED = COLUMNS[9:]
 OVERLAP = ("rounds one after another", "rounds that overlap")
-DRAWN = {"today": "#0072b2", "best": "#d55e00"}
+DRAWN = {"fixed": "#0072b2", "measured": "#d55e00"}
 
 
 def groups_of(config: PostTrain, times: Times, overlap: int, rounds: int) -> list[Group]:
@@ -67,8 +67,8 @@ def groups_of(config: PostTrain, times: Times, overlap: int, rounds: int) -> lis
 def best(config: PostTrain, times: Times, nodes: int, overlap: int, policy: Policy, seed: int = 0) -> Result:
     """The run with the number of training nodes that is through first."""
     counts = sorted({max(1, round(nodes * share)) for share in SHARES})
-    if policy.dedicated:
-        counts, policy = [n for n in counts if n < nodes] or [1], replace(policy, dedicated=nodes > 1)
+    if not policy.lends:
+        counts, policy = [n for n in counts if n < nodes] or [1], replace(policy, lends=nodes == 1)
     trial = groups_of(config, times, overlap, min(TRIAL_ROUNDS, times.rounds))
 
     def hours(count: int) -> float:
@@ -78,11 +78,11 @@ def best(config: PostTrain, times: Times, nodes: int, overlap: int, policy: Poli
     return Simulation(groups_of(config, times, overlap, times.rounds), times, nodes, chosen, policy, seed).run()
 
 
-def row(driver: str, overlap: int, found: Result) -> dict[str, Any]:
+def row(sharing: str, overlap: int, found: Result) -> dict[str, Any]:
     """A line of the table: shares are of all tile-seconds."""
     shares = {name: round(getattr(found, name) / found.offered, 4) for name in SHARED}
     counts = (found.nodes, found.training_nodes, round(found.hours, 2), round(found.node_hours))
-    told = (driver, overlap, *counts, found.jobs, found.failures, round(found.utilisation, 4), *shares.values())
+    told = (sharing, overlap, *counts, found.jobs, found.failures, round(found.utilisation, 4), *shares.values())
     return dict(zip(COLUMNS, told, strict=True))
 
 
@@ -96,17 +96,17 @@ def line(found: Mapping[str, Any]) -> str:
 
 
 def rows(
-    config: PostTrain, times: Times, counts: Sequence[int], drivers: Sequence[str], overlaps: Sequence[int], seed: int
+    config: PostTrain, times: Times, counts: Sequence[int], sharings: Sequence[str], overlaps: Sequence[int], seed: int
 ) -> Iterator[dict[str, Any]]:
     """The lines of the table one after another; a core works on each."""
-    asked = [(who, overlap, count) for count in counts for who in drivers for overlap in overlaps]
+    asked = [(who, overlap, count) for count in counts for who in sharings for overlap in overlaps]
     with ProcessPoolExecutor(min(devices.cores(), len(asked))) as pool:
         yield from pool.map(partial(_row, config, times, seed), asked)
 
 
 def _row(config: PostTrain, times: Times, seed: int, asked: tuple[str, int, int]) -> dict[str, Any]:
-    driver, overlap, count = asked
-    return row(driver, overlap, best(config, times, count, overlap, POLICIES[driver], seed))
+    sharing, overlap, count = asked
+    return row(sharing, overlap, best(config, times, count, overlap, POLICIES[sharing], seed))
 
 
 def advice(times: Times, nodes: int, found: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -119,10 +119,10 @@ def advice(times: Times, nodes: int, found: Sequence[Mapping[str, Any]]) -> list
         told = f"{kind}.shards={wanted} (of {work / wanted:.0f} s each; now {count} of {seconds:.0f} s)"
         lines.append(f"  {told}, {wanted / tiles:.1f} a tile")
     mine = [row for row in found if row["nodes"] == nodes]
-    for driver in dict.fromkeys(row["driver"] for row in mine):
-        first = min((row for row in mine if row["driver"] == driver), key=lambda row: row["hours"])
+    for sharing in dict.fromkeys(row["sharing"] for row in mine):
+        first = min((row for row in mine if row["sharing"] == sharing), key=lambda row: row["hours"])
         told = f"{first['training nodes']} nodes for training, rollout.overlap={first['overlap']}"
-        lines.append(f"  {driver}: {told}: {first['hours']} hours, {first['utilisation']:.0%} of the tiles at work")
+        lines.append(f"  {sharing}: {told}: {first['hours']} hours, {first['utilisation']:.0%} of the tiles at work")
     return lines
 
 
@@ -143,11 +143,11 @@ def _figure(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    for driver, overlap in sorted({(row["driver"], row["overlap"]) for row in rows}):
-        chosen = [row for row in rows if (row["driver"], row["overlap"]) == (driver, overlap)]
+    for sharing, overlap in sorted({(row["sharing"], row["overlap"]) for row in rows}):
+        chosen = [row for row in rows if (row["sharing"], row["overlap"]) == (sharing, overlap)]
         nodes = [row["nodes"] for row in chosen]
-        style = {"marker": "o" if overlap else "s", "markersize": 4, "color": DRAWN[driver]}
-        style |= {"linestyle": "-" if overlap else "--", "label": f"{driver}, {OVERLAP[overlap]}"}
+        style = {"marker": "o" if overlap else "s", "markersize": 4, "color": DRAWN[sharing]}
+        style |= {"linestyle": "-" if overlap else "--", "label": f"{sharing} nodes, {OVERLAP[overlap]}"}
         left.plot(nodes, [row["utilisation"] for row in chosen], **style)
         right.plot(nodes, [row["hours"] for row in chosen], **style)
     left.set(xscale="log", xlabel="nodes", ylabel="tiles at work, share", ylim=(0, 1))

@@ -6,38 +6,36 @@ import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from workflows.driver.feeders import SOON
+from workflows.driver.overdue import SIGMAS
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a driver does beyond beginning tasks in the plan's order, those of a round before those of the next."""
+    """What a run on a site of many nodes does beyond beginning tasks in the plan's order."""
 
-    dedicated: bool = False  # training has its nodes to itself; else inference lends them
-    ahead: bool = True  # nodes are lent as soon as all plays that a training task waits for have begun
-    spread_out: bool = True  # a training task takes nodes beyond its share that nobody else has work for
-    # σ beyond the median after which a task is begun once more elsewhere, and after three of a node all that it had; 0 = never
-    overdue: float = 3.0
-    late: float = 0.0  # σ beyond the median that must fit before the end of a job
+    lends: bool = True  # inference lends training its nodes; else they are set aside for the job
+    kept: int = 1  # nodes that never play where the others are lent: the driver's
+    soon: float = SOON  # plays that are left, a tile, when nodes are lent
+    overdue: float = SIGMAS  # σ beyond the median after which a play is begun once more elsewhere; 0 = never
+    late: float = 3.0  # σ beyond the median that must fit before the end of a job
 
 
-BEST = Policy()  # of a driver that does not exist yet
-TODAY = Policy(dedicated=True, ahead=False, spread_out=False, overdue=0.0, late=3.0)  # of a run on site/aurora
-POLICIES = {"today": TODAY, "best": BEST}
+POLICIES = {"measured": Policy(), "fixed": Policy(lends=False)}  # by what site/aurora's training_nodes is
 
 
 class Nodes:
-    """What they have to spare. A node that has failed is lost for the job."""
+    """What they have to spare; the first `kept` never play. A node that has failed is lost for the job."""
 
-    def __init__(self, count: int, tiles: int, cores: int, dedicated: int = 0) -> None:
+    def __init__(self, count: int, tiles: int, cores: int, kept: int = 0) -> None:
         self.tiles, self.cores = tiles, cores * count
         self.idle = [tiles] * count  # tiles that nobody uses
         self.loaded = [0] * count  # tiles whose worker has its model
-        self.aside = set(range(dedicated))
+        self.kept = set(range(kept))
+        self.aside = set(self.kept)
         self.gone: dict[int, float] = {}  # since when
-        self.free = [node for node in range(dedicated, count) for _ in range(tiles)]  # hints: some are out of date
-        self.open_idle, self.lent_idle = (
-            len(self.free),
-            dedicated * tiles,
-        )  # idle tiles, of nodes open to inference and set aside
+        self.free = [node for node in range(kept, count) for _ in range(tiles)]  # hints: some are out of date
+        self.open_idle, self.lent_idle = len(self.free), kept * tiles  # idle tiles, of nodes that play and of others
 
     def tile(self) -> tuple[int, bool] | None:
         """A tile of a node, taken, and whether its worker has yet to load its model."""
@@ -54,16 +52,13 @@ class Nodes:
 
     def whole(self, count: int) -> tuple[int, ...] | None:
         """So many nodes of those set aside, taken, if as many are idle."""
-        idle = self.whole_idle()
+        idle = sorted(node for node in self.aside if node not in self.gone and self.idle[node] == self.tiles)
         if len(idle) < count:
             return None
         for node in idle[:count]:
-            self.idle[node] = 0
+            self.idle[node] = self.loaded[node] = 0  # inference leaves, and has to load its model again
         self.lent_idle -= self.tiles * count
         return tuple(idle[:count])
-
-    def whole_idle(self) -> list[int]:
-        return sorted(node for node in self.aside if node not in self.gone and self.idle[node] == self.tiles)
 
     def give_back(self, nodes: Iterable[int], tiles: int) -> None:
         """So many tiles of each."""
@@ -89,7 +84,7 @@ class Nodes:
 
     def open(self, nodes: Iterable[int]) -> None:
         """Nodes that were lent are inference's again."""
-        for node in self.aside.intersection(nodes):
+        for node in self.aside.intersection(nodes) - self.kept:
             self.aside.discard(node)
             if node not in self.gone:
                 self.lent_idle -= self.idle[node]

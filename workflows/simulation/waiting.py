@@ -23,7 +23,7 @@ class Waiting:
                 self.after[need.group].append((number, need.each))
         self.whole_left = [sum(not need.each for need in group.needs) for group in groups]
         self.each_left = [[sum(need.each for need in group.needs)] * group.count for group in groups]
-        self.left, self.unbegun = [[group.count for group in groups] for _ in range(2)]
+        self.left = [group.count for group in groups]
         self.over = [bytearray(group.count) for group in groups]
         # of each group that trains: the plays that it waits for; and of each group: those that it feeds
         self.feeders = {n: _feeders(groups, n) for n, group in enumerate(groups) if group.label == "training"}
@@ -46,7 +46,6 @@ class Waiting:
     def put_again(self, group: int, index: int) -> None:
         """It was begun and not ended. Nothing if it is done by now, or waits already."""
         if not self.over[group][index] and index not in self.waiting[group]:
-            self.unbegun[group] += 1
             self.put(group, [index])
 
     def take(self, label: str, place: Callable[[int, int], Task | None]) -> Task | None:
@@ -63,13 +62,6 @@ class Waiting:
             if task:
                 return task
         return None
-
-    def begun(self, number: int) -> list[int]:
-        """Notes that a task was; groups that train for which no play is left that has not."""
-        self.unbegun[number] -= 1
-        if self.unbegun[number] > 0:
-            return []
-        return [n for n in self.fed[number] if self.left[n] and all(self.unbegun[f] <= 0 for f in self.feeders[n])]
 
     def done(self, number: int, index: int) -> None:
         """What waited for it, and for nothing else, is ready."""

@@ -13,7 +13,7 @@ from apps.records import MeritError
 from workflows.config import PostTrain
 from workflows.simulation import forecast, times
 from workflows.simulation.events import Simulation, noticed
-from workflows.simulation.placement import BEST, TODAY, Policy
+from workflows.simulation.placement import POLICIES, Policy
 from workflows.simulation.shape import Group, Need
 from workflows.simulation.times import Failures, Times, Training
 
@@ -27,7 +27,8 @@ def rollouts(count: int, *needs: Need) -> Group:
     return Group("rollout", "inference", 1, count, needs)
 
 
-PLAIN = Policy(ahead=False, spread_out=False, overdue=0, late=2)
+PLAIN = Policy(kept=0, soon=0, overdue=0, late=2)
+FIXED = POLICIES["fixed"]
 
 
 def simulated(groups, nodes=1, training=1, policy=PLAIN, **more):
@@ -57,7 +58,7 @@ def test_a_worker_loads_its_model_once_a_job():
 @pytest.mark.parametrize(("training", "seconds"), [(1, 10 + 40 + 40), (2, 10 + 40), (4, 10 + 20)])
 def test_training_takes_whole_nodes_and_is_faster_on_more(training, seconds):
     train = Group("train", "training", 1, 2, (Need(0, False),))
-    found = simulated([rollouts(2), train], nodes=5, training=training, policy=TODAY)
+    found = simulated([rollouts(2), train], nodes=5, training=training, policy=FIXED)
     assert found.hours * 3600 == pytest.approx(seconds)
     assert found.busy == pytest.approx(20 + 2 * 80)  # tile-seconds stay: half the time on twice the nodes
 
@@ -77,7 +78,8 @@ def test_what_does_not_fit_before_the_end_waits_for_the_next_job():
 
 
 def test_a_failed_nodes_tasks_begin_anew_once_it_is_noticed():
-    found = Simulation([rollouts(400)], told(failures=Failures(per_hour=36, nodes=10, notice=30)), 10, seed=1).run()
+    assumed = told(failures=Failures(per_hour=36, nodes=10, notice=30))
+    found = Simulation([rollouts(400)], assumed, 10, policy=PLAIN, seed=1).run()
     calm = simulated([rollouts(400)], nodes=10)
     assert found.failures > 0 and found.lost > 0 and found.dead > 0 and found.busy == calm.busy == 4000
     assert found.hours > calm.hours
@@ -90,7 +92,7 @@ def test_time_is_conserved_and_never_better_than_the_work_allows(count, nodes, t
     groups.append(Group("train", "training", 1, 2, (Need(2, False),)))
     groups.append(rollouts(1, Need(3, False)))
     assumed = told(spread=spread, failures=Failures(per_hour=rate, nodes=9, notice=20), load=3, job_hours=0.2, queue=7)
-    policy = TODAY if 0 < training < nodes and seed % 2 else BEST
+    policy = FIXED if 0 < training < nodes and seed % 2 else POLICIES["measured"]
     one, again = (Simulation(groups, assumed, nodes, max(1, training), policy, seed).run() for _ in range(2))
     assert one == again
     assert 0 < one.utilisation <= 1 and one.waiting >= -1e-6 * one.offered
@@ -103,18 +105,27 @@ def trains(*needs: Need, count=1, round=1):
 
 
 def test_nodes_are_lent_before_training_is_ready_so_that_they_have_ended_by_then():
-    # 2 nodes of 2 tiles; what else there is to do takes 15 s, so that a node is free at 15 where nobody has seen to it
-    others = replace(rollouts(3), stage="other")
-    groups, stages = [rollouts(1), trains(Need(0, False)), others], {"rollout": 10, "other": 15}
-    early, late = (simulated(groups, 2, policy=replace(PLAIN, ahead=ahead), stages=stages) for ahead in (True, False))
-    assert early.hours * 3600 == pytest.approx(10 + 40) and late.hours * 3600 == pytest.approx(15 + 40)
-    assert early.lent == 2 * 10 and late.lent == 5  # tile-seconds: a whole node; the tile that was done at 10
+    # 2 nodes of 2 tiles, a play of 10 s, two of 20, which training waits for too, and others; when one is left a node is lent
+    first, second, others = rollouts(1), replace(rollouts(2), stage="long"), replace(rollouts(9), stage="other")
+    groups = [first, second, trains(Need(0, False), Need(1, False)), others]
+    stages = {"rollout": 10, "long": 20, "other": 6}
+
+    def found(soon):
+        return simulated(groups, 2, policy=replace(PLAIN, soon=soon), stages=stages)
+
+    # ahead: two plays are left at 10, then one node of two idles from 12 on, when its others are done; else from 20 to 24
+    assert found(0.5).hours * 3600 == pytest.approx(20 + 40) and found(0).hours * 3600 == pytest.approx(24 + 40)
 
 
-def test_a_training_task_takes_nodes_that_nobody_else_has_work_for():
-    found = simulated([trains()], nodes=4, policy=replace(PLAIN, spread_out=True))
-    assert found.hours * 3600 == 10 and found.busy == 80  # 40 s on one node are 10 on four
-    assert simulated([trains()], nodes=8, policy=replace(PLAIN, spread_out=True)).hours * 3600 == 10  # four at most
+def test_a_node_that_trained_has_its_models_loaded_again():
+    groups = [rollouts(2), trains(Need(0, False)), rollouts(2, Need(1, False))]
+    assert simulated(groups, load=5).loading == pytest.approx(2 * (5 + 5 + 5))  # play, train, play, on two tiles
+
+
+def test_the_drivers_node_trains_and_never_plays():
+    found = simulated([rollouts(4), trains(Need(0, False))], nodes=2, policy=replace(PLAIN, kept=1))
+    assert found.hours * 3600 == pytest.approx(20 + 40) and found.lent == pytest.approx(2 * 20)
+    assert simulated([rollouts(4)], nodes=1, policy=replace(PLAIN, kept=1)).hours * 3600 == 20  # if there is another
 
 
 def test_a_task_of_a_failed_node_is_begun_again_when_it_is_overdue():
