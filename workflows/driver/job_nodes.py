@@ -35,6 +35,10 @@ class JobNodes:
         """Nodes on which inference is to begin nothing."""
         return [host for host in self.shares.playing if host in self._taken()]
 
+    def known(self, busy: Mapping[str, int]) -> bool:
+        """Whether workers of inference go by the names of this job's hosts."""
+        return any(_of(host, busy) is not None for host in self.shares.playing)
+
     def let_go(self, task: int) -> None:
         """It has ended, or its attempt has failed."""
         self.free += self.has.pop(task, [])
@@ -60,7 +64,7 @@ class JobNodes:
 
     def _look(self, busy: Mapping[str, int]) -> None:
         """Which nodes are empty by now, and which have no workers any more: they are nobody's."""
-        named = any(_of(host, busy) is not None for host in self.shares.playing)  # else workers go by other names
+        named = self.known(busy)  # else workers go by other names
         for host in list(self.emptying):
             left = _of(host, busy) if named else 0
             if not left:
@@ -83,7 +87,7 @@ class JobNodes:
         """Nodes that play and may train, those with the least to end first. One is left to play."""
         if not self.shares.lends:
             return []
-        taken, named = self._taken(), any(_of(host, busy) is not None for host in self.shares.playing)
+        taken, named = self._taken(), self.known(busy)
         there = [h for h in self.shares.playing if h not in taken and not (named and _of(h, busy) is None)]
         able = sorted((h for h in there if not self.rests(h)), key=lambda host: _of(host, busy) or 0)
         return able[: max(0, len(there) - 1)]

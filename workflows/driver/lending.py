@@ -119,6 +119,10 @@ class Lending:
         changes = self.nodes.step(busy, list(self._waiting), self._reckoned)
         if changes.lent or changes.returned:
             lent.write(self._file, self.nodes.lent)
+            if changes.lent and busy and not self.nodes.known(busy):
+                self.say(
+                    f"inference is at work on {', '.join(sorted(busy)[:4])}, no hosts of this job: none is waited for"
+                )
             self.say(
                 "; ".join(filter(None, (_told("lent to training", changes.lent), _told("back", changes.returned))))
             )
