@@ -19,7 +19,7 @@ import time
 import uuid
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
@@ -150,7 +150,8 @@ def of(root: Path) -> Packs:
     return Packs(root)
 
 
-def every(root: Path) -> Iterable[Path]:
+def every(root: Path) -> list[Path]:
+    """The packs of a store, the oldest first."""
     return sorted((root / FOLDER).glob(f"*{SUFFIX}"))
 
 

@@ -49,8 +49,8 @@ def tasks(folder: Path) -> list[dict[str, Any]]:
 
 
 def file(folder: Path) -> Path:
-    (found,) = packs.every(folder / "store")
-    return found
+    """A pack; what was free when the rounds were over may have gone into one, and the rest into another."""
+    return packs.every(folder / "store")[0]
 
 
 def copied(both: SimpleNamespace, name: str) -> Path:
@@ -66,9 +66,10 @@ def both(tmp_path_factory) -> SimpleNamespace:
 
 
 def test_a_round_leaves_few_files(both):
-    """One pack holds all, and the rest is the store's own: locks, and who uses it."""
+    """A pack or two hold all; what else is there are the store's own lists and locks."""
     assert len(store(both.plain)) > 3 * 200
-    assert len(store(both.packed)) <= 6 * ROUNDS
+    assert len(store(both.packed)) <= ROUNDS
+    assert not list((both.packed / "store").glob("*/??/*/*"))
     assert len(tasks(both.packed)) == len(tasks(both.plain)) > packing.LEAST
 
 
@@ -116,8 +117,8 @@ def test_another_run_has_what_it_shares_woken_and_packed_again(both):
     index = json.loads((copy / "runs" / "other" / "artifacts.json").read_text())
     made = json.loads((copy / "runs" / "other" / "work.json").read_text())["tasks"]
     assert {task["stage"] for task in made} <= {"assign", "replay", "report"} and len(made) < len(index)
-    folders = list((copy / "store").glob("*/??/*/manifest.json"))
-    assert len(folders) < packing.LEAST and not {f.parts[-4] for f in folders} & {"rollout", "grade"}
+    held = {key for pack in packs.every(copy / "store") for keys in packs.read(pack).values() for key in keys}
+    assert not held & {folder.name for folder in (copy / "store").glob("*/??/*")} and len(held) > packing.LEAST
 
 
 def test_what_is_damaged_in_a_pack_is_made_again_and_nothing_else(both):
@@ -127,11 +128,13 @@ def test_what_is_damaged_in_a_pack_is_made_again_and_nothing_else(both):
     begin, _ = index["grade"][key]
     data[begin + 200] ^= 1  # in its manifest
     file(copy).write_bytes(data)
-    made = {task["key"] for task in tasks(copy)}
+    made, count = {task["key"] for task in tasks(copy)}, len(packs.every(copy / "store"))
     assert f"grade {key} is damaged in" in run(copy, *WORDS).stderr
     work = json.loads((copy / "runs" / "mine" / "work.json").read_text())
     assert {task["key"] for task in work["tasks"]} == made and len(work["sessions"]) == 1
-    assert dormant.whole(artifacts.locate(copy / "store", "grade", key)) and len(packs.every(copy / "store")) == 2
+    assert (
+        dormant.whole(artifacts.locate(copy / "store", "grade", key)) and len(packs.every(copy / "store")) == count + 1
+    )
     assert summary(copy) == summary(both.plain)
 
 
@@ -142,6 +145,6 @@ def test_a_clean_up_takes_packs_that_no_run_refers_to(both):
     assert "kept: 210 results" in done(copy, "store", "gc")
     shutil.rmtree(copy / "runs" / "mine")
     (copy / "runs" / "latest").unlink()
-    assert re.search(r"^packed +1 +\d+\.\d MB$", done(copy, "store", "gc"), re.MULTILINE)
+    assert re.search(r"^packed +[12] +\d+\.\d MB$", done(copy, "store", "gc"), re.MULTILINE)
     done(copy, "store", "gc", "--yes")
     assert not packs.every(copy / "store") and "packed" not in done(copy, "store", "gc")

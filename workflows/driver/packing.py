@@ -3,7 +3,7 @@
 It is done beside the driver, in a thread of its own, and once more at the run's end. Until then the last rounds stay as they are:
 the next job shares its nodes out by what they took (cluster/roles.py). For a report (stages.LATE) nothing is kept before it can
 begin, since it reads packs. What another run at work on the same store refers to stays a folder, and so does what a failed task
-would have had, for its next attempt. Fewer results than make a pack are left alone.
+would have had, for its next attempt. Fewer results than make a pack wait for more; a run that has no more is left alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from apps import artifacts, dormant, stages
 from workflows.driver import references
 from workflows.plan import Node
 
-LEAST = 100  # results that make a pack
+LEAST = 100  # results that make a pack, but for the last one of a run
 KEPT = 2  # rounds that stay folders until the run's end
 PATIENCE_S = 5  # with a pack that is being written when the run is broken off; it may be killed at any moment
 
@@ -121,7 +121,7 @@ class Packing:
         places = {key: artifacts.locate(self.root, node.stage.name, key) for key, node in free.items()}
         there = {key: place for key, place in places.items() if place.is_dir()}
         new = {key: free[key] for key, place in there.items() if not dormant.holds(place)}
-        if len(new) >= LEAST:
+        if len(new) >= LEAST or (self._last and len(self._known) >= LEAST):
             return list(there.values())
         with self._lock:
             self._free |= new

@@ -85,6 +85,16 @@ def test_a_thread_packs_when_a_round_is_over(root):
         assert wait_for(lambda: folders(root, *layers) == [0, 3, 0], 20)
 
 
+@pytest.mark.parametrize(("count", "left"), [(1, [2]), (3, [0, 0, 0])])
+def test_the_end_of_a_run_takes_what_is_left_unless_the_run_is_small(root, count, left):
+    layers = rounds(count, 2)
+    packed = followed(root, *layers)
+    with packed.beside():
+        end(root, *(node for layer in layers for node in layer))
+    packed.pack()
+    assert folders(root, *layers) == left
+
+
 def test_the_last_rounds_stay_until_the_end(root, monkeypatch):
     monkeypatch.setattr(packing, "KEPT", 2)
     layers = rounds(5)
