@@ -33,7 +33,7 @@ def run(folder: Path, *words: str, given: Sequence[str] = (), **environment: str
     )
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+def start(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
     """The command in a process group of its own, so that it can be sent what a terminal's Ctrl-C sends.
 
     It hears that even where the tests themselves run in the background, where a shell lets nobody hear it.
@@ -41,7 +41,7 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*COMMAND, *words],
         cwd=folder,
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

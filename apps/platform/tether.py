@@ -28,7 +28,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import IO, Any
 
 HOST, NODE = "@host", "MERIT_NODE"
 PATIENCE_S = 5.0  # for an answer of the anchor
@@ -100,8 +100,8 @@ def _raise_limit() -> None:
 class Tied:
     """A command and all that it starts. It is started again where it was killed: a launcher of many nodes would end them all."""
 
-    def __init__(self, command: Sequence[str], grace_s: float) -> None:
-        self.command, self.grace_s, self.wanted = command, grace_s, True
+    def __init__(self, command: Sequence[str], grace_s: float, guard: IO[bytes]) -> None:
+        self.command, self.grace_s, self.guard, self.wanted = command, grace_s, guard, True
         self._group, self._over = 0, threading.Event()
 
     def run(self) -> int:
@@ -119,6 +119,7 @@ class Tied:
         child = subprocess.Popen(command, start_new_session=True, env={**os.environ, NODE: platform.node()})
         self._over = threading.Event()
         self._group, status = child.pid, 1
+        self.guard.write(f"{child.pid}\n".encode())
         if not self.wanted:  # it was told so just now
             self._clear()
         with suppress(ChildProcessError):  # none is left
@@ -142,12 +143,32 @@ class Tied:
 
 def main(addresses: Sequence[str], port: int, token: str, grace_s: float, command: Sequence[str]) -> int:
     """Runs the command until it ends or the anchor is gone; its exit status."""
+    guard = _guard()
     _adopt()
-    tied = Tied(command, grace_s)
+    tied = Tied(command, grace_s, guard)
     signal.signal(signal.SIGTERM, tied.end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_watch, args=(addresses, port, token, tied.end), daemon=True).start()
     return tied.run()
+
+
+def _guard() -> IO[bytes]:
+    """A process that outlives this one, to kill the group of which it was told last: a launcher may kill this process alone.
+
+    It is adopted by others, so that here all is over when the workers are.
+    """
+    told, ours = os.pipe()
+    if (child := os.fork()) == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.close(ours)
+            groups = os.fdopen(told, "rb").read().split()
+            with suppress(ProcessLookupError, PermissionError, IndexError):  # it has ended
+                os.killpg(int(groups[-1]), signal.SIGKILL)
+        os._exit(0)
+    os.close(told)
+    os.waitpid(child, 0)
+    return os.fdopen(ours, "wb", buffering=0)
 
 
 def _adopt() -> None:

@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 from apps import records
 from apps.platform import room
 from apps.records import MeritError
-from workflows.cluster import pbs, queues, roles, tiles
+from workflows.cluster import pbs, queues, restart, roles, tiles
 from workflows.cluster import pools as cluster
 from workflows.cluster.pools import Workers
 from workflows.cluster.queues import Queue
@@ -135,7 +135,7 @@ def site(options: Options) -> Site:
         launcher=launcher(options),
         hosts=tuple(hosts),
         shares=shares,
-        on_hosts=("mpiexec", "-n", "{ranks}", "--ppn", "{ppn}", "--hostfile", "{hostfile}", "--envall", *_vni(options)),
+        on_hosts=plain(options),
         cores=":".join(cores(options)),
         devices_per_node=0 if options.device == "cpu" else 12 if options.hierarchy == "FLAT" else 6,
         staging=Path(options.staging) if options.staging else None,
@@ -162,6 +162,11 @@ def cores(options: Options) -> list[str]:
     return options.cores.split(":")[: options.tiles]
 
 
+def plain(options: Options) -> tuple[str, ...]:
+    """The command that starts one process a node, or several, which see all of it."""
+    return ("mpiexec", "-n", "{ranks}", "--ppn", "{ppn}", "--hostfile", "{hostfile}", "--envall", *_vni(options))
+
+
 def launcher(options: Options) -> tuple[str, ...]:
     """The command that starts ranks, run on the first node by a worker that has a slot. --gpu-bind fails under FLAT: rank.sh binds."""
     placed = ("mpiexec", "-n", "{ranks}", "--ppn", "{ppn}", "--hostfile", "{hostfile}", "--cpu-bind", "list:{cores}")
@@ -178,12 +183,13 @@ def _in_job(options: Options, folder: Path, memoizer: Any, hosts: list[str], sha
         nodefile.write_text("".join(f"{host}\n" for host in nodes), encoding="utf-8")
         everywhere = role == "inference"
         told = {"PBS_NODEFILE": str(nodefile), **({rooms[role]: str(folder)} if role in rooms else {})}
-        return LocalProvider(
+        found = LocalProvider(
             nodes_per_block=len(nodes) if everywhere else 1,
             min_blocks=1,  # with none, workers that are idle for a while would end, and their models with them
             launcher=_each_node(options) if everywhere else SimpleLauncher(),
             worker_init=_init(options, role, folder, told),
         )
+        return restart.on_who_answers(found, nodefile, plain(options)) if everywhere else found
 
     rooms = {"inference": room.LENDS, "training": room.BORROWS} if shares.lends else {}
     workers = {

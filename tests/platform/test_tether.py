@@ -46,6 +46,16 @@ def test_all_end_when_the_driver_is_killed_and_may_save(tmp_path):
     assert gone(pids, 20) and (tmp_path / "saved").exists()
 
 
+def test_all_end_when_what_ties_them_is_killed_itself(tmp_path):
+    """As by a launcher that ends its own processes."""
+    driver, family = tied_to_a_driver(tmp_path)
+    tied = int(Path(f"/proc/{family[0]}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(tied, signal.SIGKILL)
+    assert gone(family, 10)
+    driver.kill()
+    driver.wait()
+
+
 def test_workers_end_with_their_manager_and_another_is_started(tmp_path):
     driver, (manager, worker) = tied_to_a_driver(tmp_path)
     (tmp_path / "ready").unlink()

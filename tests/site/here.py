@@ -25,6 +25,7 @@ def environment(folder: Path, hosts: Sequence[str] = ("x1", "x2", "x3")) -> dict
         "PATH": f"{folder}:{os.environ['PATH']}",
         "PBS_NODEFILE": str(folder / "nodefile"),
         "PALS_RECORD": str(folder / "mpiexec.jsonl"),
+        "PALS_DOWN": str(folder / "down"),
         "MODULES": str(folder / "modules"),
         "BASH_ENV": str(folder / "modules.sh"),
         "MERIT_HOST_SUFFIX": "",

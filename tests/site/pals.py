@@ -40,10 +40,18 @@ def main(words: list[str]) -> None:
     if record := os.environ.get("PALS_RECORD"):
         with open(record, "a", encoding="utf-8") as file:
             file.write(json.dumps({"words": words, "hosts": hosts}) + "\n")
+    if down := set(hosts) & set(_down()):
+        sys.exit(f"mpiexec: {', '.join(sorted(down))}: no route to host")
     placed = ["-launcher", "fork", "-hosts", ",".join(hosts), "-n", options["n"], "-ppn", options["ppn"]]
     pools = named() and any("cmd_" in word for word in command)  # the script of Parsl's launcher
     rank = RANK.replace('exec "$@"', NAMED) if pools else RANK
     os.execv(HYDRA, [str(HYDRA), *placed, "/bin/sh", "-c", rank, "pals", *command])
+
+
+def _down() -> list[str]:
+    """Hosts on which nothing starts: those that the file $PALS_DOWN names, if it is there."""
+    file = Path(os.environ.get("PALS_DOWN", "/nowhere"))
+    return file.read_text().split() if file.is_file() else []
 
 
 def named() -> bool:

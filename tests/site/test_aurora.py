@@ -97,6 +97,18 @@ def test_each_playing_node_has_a_pool_of_workers_with_the_environment_of_inferen
     assert not list(folder.glob("*.nodes")), "Parsl's hostfile belongs to its own folder"
 
 
+def test_a_block_that_has_ended_starts_again_on_the_nodes_that_answer(job, monkeypatch):
+    folder = job(4)
+    monkeypatch.setenv("MERIT_MPIEXEC", str(folder / "job" / "mpiexec"))  # as env.sh tells the driver
+    pool = executors(folder)["inference"]
+    begun(pool, folder, "true")
+    (folder / "job" / "down").write_text("x3\n")
+    begun(pool, folder, f"env -0 > {folder}/env.\\$PALS_RANKID")
+    *_, last = map(json.loads, (folder / "job" / "mpiexec.jsonl").read_text().splitlines())
+    assert last["hosts"] == hosts_of(folder, "inference") == ["x2", "x4"]
+    assert sorted(file.name for file in folder.glob("env.*")) == ["env.0", "env.1"]
+
+
 @pytest.mark.parametrize("hierarchy", ["FLAT", "COMPOSITE"])
 def test_training_has_a_worker_a_slot_on_the_first_node(job, hierarchy):
     folder = job(6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from apps.platform import work
 from apps.training import policy
 from tests import command
+from tests.checkout import wait_for
 from tests.pbs.cluster import Cluster
 from tests.site import here, pals
 
@@ -114,6 +116,39 @@ def test_a_node_that_plays_is_lent_to_training_in_each_round_and_plays_again(tin
             assert not [d for d in beside if d.host == host and d.began < train.ended and d.ended > train.began]
     assert log.count("1 node back: ") == 2
     assert not working_for(str(job))
+
+
+def test_a_node_that_dies_and_takes_the_launch_of_all_pools_with_it_is_left_out(tmp_path):
+    """PALS may end a whole launch when one of its nodes does; no other comes about with that node."""
+    job, log = tmp_path / "job", tmp_path / "runs" / "a" / "log.txt"
+    shell = {**here.environment(job), "MERIT_MPIEXEC": str(job / "mpiexec")}
+    words = (*here.site_options(logs=tmp_path / "logs"), *command.SMALL, "rounds=40", "name=a")
+    run = command.start(tmp_path, *words, **shell)
+    try:
+        assert wait_for(lambda: log.is_file() and "round 1/40: grade" in log.read_text(), 120)
+        (job / "down").write_text("x3\n")
+        (launch,) = launches_of(str(job))
+        os.kill(launch, signal.SIGKILL)
+        told, _ = run.communicate(timeout=240)
+    finally:
+        run.kill()
+    assert run.returncode == 0, told
+    pools = [call["hosts"] for call in calls(job) if "/usr/bin/sh" in call["words"]]
+    assert pools == [["x2", "x3"], ["x2"]]
+    assert not working_for(str(job))
+
+
+def launches_of(mark: str) -> list[int]:
+    """The launches of worker pools in a job of which the environment holds `mark`."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            words = (file.parent / "cmdline").read_bytes()
+            if mark.encode() in file.read_bytes() and b"mpiexec" in words.split(b"\0")[0] and b"cmd_" in words:
+                found.append(int(file.parent.name))
+        except OSError:
+            continue
+    return found
 
 
 def test_from_a_login_node_blocks_come_as_jobs_and_go(tmp_path):
