@@ -77,7 +77,17 @@ def test_a_run_that_fails_stops_no_other(failed):
     assert table["theirs"]["reason"] == "assign: ValueError: it went wrong" and not table["theirs"]["validation"]
     assert "1 of 3 runs failed:\n  theirs: assign: ValueError: it went wrong" in ended.stdout
     assert "Traceback" not in ended.stdout + ended.stderr
+    use = summary.pop("use")
     assert summary == {"state": "failed", "error": "1 of 3 runs failed: theirs"}
+    assert 0 < use["share"] <= 1 and use["unit"] == "cores"
+
+
+def test_a_study_tells_how_busy_it_kept_its_machine(failed):
+    folder, _, _, _, _, before, _ = failed
+    study = folder / "runs" / "study"
+    tasks = json.loads((study / "work.json").read_text())["tasks"]
+    assert len({task["key"] for task in tasks}) == len(tasks) >= len(before)
+    assert 'id="figure-timeline"' in (study / "sweep.html").read_text()
 
 
 def test_once_mended_just_the_rest_is_made(failed):

@@ -1,8 +1,8 @@
-"""What a run used of its site: the work of the tasks that it made, put into its folder.
+"""What a run, or a study, used of its site: the work of the tasks that it made, put into its folder.
 
 `work.json` holds the run's sessions (a driver each) and their tasks. It grows over the sessions of a run that was stopped and gone on
 with; a task is asked for by one session, whose id its manifest bears, so that the work of a driver that was killed counts
-too. The share of cores or devices at work goes into `summary.json`, the figure into `report.html`. No key knows of any of it.
+too. The share of cores or devices at work goes into `summary.json`, the figure into the page. No key knows of any of it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from workflows import sites
 from workflows.driver import run_folder
 from workflows.plan import Node
 
-FILE, REPORT, MARK = "work.json", "report.html", "<!-- timeline -->"
+FILE, MARK = "work.json", "<!-- timeline -->"
+PAGES = ("report.html", "sweep.html")  # of a run, of a study
 
 
 def begin(folder: Path, site: sites.Site) -> str:
@@ -89,13 +90,12 @@ def _into_summary(folder: Path, use: dict[str, Any]) -> None:
     file = folder / run_folder.SUMMARY
     if file.is_file():
         summary = json.loads(file.read_text(encoding="utf-8"))
-        if summary["state"] == "finished":
+        if summary["state"] in ("finished", "failed"):
             run_folder.write(file, json.dumps({**summary, "use": use}, indent=1) + "\n")
 
 
 def _into_report(folder: Path, svg: str, said: str) -> None:
-    file = folder / REPORT
-    if file.is_file():
+    for file in (file for name in PAGES if (file := folder / name).is_file()):
         figure = f'<figure id="figure-timeline" style="max-width: none">{svg}<figcaption>{said}</figcaption></figure>'
         page = file.read_text(encoding="utf-8")
         run_folder.write(file, page.replace(MARK, figure))

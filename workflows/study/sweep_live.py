@@ -14,7 +14,7 @@ from apps.evaluation import rung
 from apps.records import MeritError
 from workflows import config as configuration
 from workflows import sites, store
-from workflows.driver import deadline, live, packing, references, run_folder
+from workflows.driver import deadline, live, packing, references, run_folder, usage
 from workflows.plan import Node
 from workflows.study.sweep import Member, Study, out_after
 
@@ -49,13 +49,15 @@ def carry_out(study: Study, rungs: Sequence[Sequence[Member]], site: sites.Site,
                 run_folder.telling(study.folder),
             ):
                 live.say_killed(killed, progress)
-                driver = _Driver(study, shelf, site, progress, described, ending, packed)
+                session = usage.begin(study.folder, site)
+                driver = _Driver(study, shelf, site, progress, described, ending, packed, session)
                 with _told_to_all(driver):
                     ended = driver.rungs(rungs[0])
         except BaseException as error:
             run_folder.broken_off(study.folder, error)
             raise
         run_folder.ended(study.folder, "failed" if ended.faults else "finished", _told(ended))
+        usage.tell(study.folder, driver.nodes(), shelf.root)
         packed.pack()
     return ended
 
@@ -72,9 +74,10 @@ class _Driver:
         described: Mapping[str, Any],
         ending: deadline.Deadline,
         packed: packing.Packing,
+        session: str,
     ) -> None:
         self.study, self.shelf, self.site, self.progress, self.described = study, shelf, site, progress, described
-        self.ending, self.packed = ending, packed
+        self.ending, self.packed, self.session = ending, packed, session
         self.ended = Ended()
         self.active: list[Member] = []
         self.late: list[Member] = []  # those for which the job's time does not suffice
@@ -109,8 +112,12 @@ class _Driver:
             raise self.out_of_time()
 
     def out_of_time(self) -> deadline.OutOfTime:
+        return live.hand_on(self.study.folder, self.ending, self.nodes(), self.progress)
+
+    def nodes(self) -> list[Node]:
+        """All tasks so far, each once."""
         nodes = [node for member in self.ended.members.values() for node in member.nodes()]
-        return live.hand_on(self.study.folder, self.ending, nodes, self.progress)
+        return list({node.key: node for node in (*nodes, *self.own)}.values())
 
     def start(self, member: Member) -> None:
         """Hands over what is not at work already for another run."""
@@ -125,7 +132,7 @@ class _Driver:
         launch: Callable | None = None
         for node in nodes:
             if node.future is None:
-                launch = launch or live.launcher(self.shelf, config, self.site, self.ending)
+                launch = launch or live.launcher(self.shelf, config, self.site, self.ending, self.session)
                 self.progress.expect(node.key, node.stage.name, node.round)
                 node.future = launch(node)
         self.packed.follow(nodes)
