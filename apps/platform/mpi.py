@@ -30,6 +30,8 @@ from apps.records import MeritError
 
 FAULT = "fault.json"
 OUTPUT = "output.txt"
+GONE = ".gone"  # after a hostfile's name: a file with the name of a node of it that is gone, as the driver has found
+LOOK_S, GRACE_S = 2.0, 30.0  # between looks for it; that a launcher has to end its ranks
 HOST_SUFFIX = "MERIT_HOST_SUFFIX"  # a site sets it where host names alone lead to a slow network
 DEVICE_ID = "MERIT_DEVICE_ID"  # a site sets it to 1 where ranks are to be bound to their devices when they meet
 PROGRAM = "MERIT_MPIEXEC"  # a site sets it to the machine's own mpiexec, where the environment may hold another
@@ -104,10 +106,11 @@ def launch(
 ) -> None:
     """Runs `python -m MODULE SPEC` as so many ranks and waits; one rank is started without MPI.
 
-    `threads` are shared by the ranks, which are spread over the nodes of `hostfile`, or of this worker's slot. Raises what the first rank that failed has told, as a MeritError with its rank where
-    it was one, and processes.WorkerDied where it could tell nothing. All ranks are gone then. They end with the caller's
-    process group too, so that a caller that is killed as a group leaves none behind. SIGUSR1 and SIGTERM are handed on to
-    the launcher, and by it to the ranks.
+    `threads` are shared by the ranks, which are spread over the nodes of `hostfile`, or of this worker's slot. Raises what the
+    first rank that failed has told, as a MeritError with its rank where it was one, and processes.WorkerDied where it could tell
+    nothing, or where a file beside `hostfile` (GONE) names a node that is gone: a launcher may wait for it for ever. All ranks are
+    gone then. They end with the caller's process group too, so that a caller that is killed as a group leaves none behind. SIGUSR1
+    and SIGTERM are handed on to the launcher, and by it to the ranks.
     """
     command, nodes = [sys.executable, "-m", module, str(spec)], []
     if ranks > 1:
@@ -120,13 +123,29 @@ def launch(
         ended = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
         try:
             with requests.handled(lambda number, frame: ended.send_signal(number)):
-                ended.wait()
+                _wait(ended, hostfile)
         except BaseException:
             ended.terminate()  # the launcher hands SIGTERM on to its ranks, and would leave them on SIGKILL
+            with suppress(subprocess.TimeoutExpired):
+                ended.wait(GRACE_S)
+            ended.kill()
             ended.wait()
             raise
     if ended.returncode:
         _raise_fault(spec.parent, ranks, ended.returncode, nodes)
+
+
+def _wait(launch: subprocess.Popen[bytes], hostfile: str | None) -> None:
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            launch.wait(LOOK_S)
+            return
+        if hostfile and (gone := Path(hostfile + GONE)).is_file():
+            error = processes.WorkerDied(
+                f"{(host := gone.read_text(encoding='utf-8').strip())} does not answer any more"
+            )
+            faults.at(error, host)
+            raise error
 
 
 def check(launcher: Sequence[str] | None, elsewhere: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -87,6 +88,21 @@ def test_the_node_that_let_ranks_down_is_named(tmp_path, monkeypatch, ends, host
     with pytest.raises((RuntimeError, MeritError)) as raised:
         mpi.launch(words, 3, "tests.platform.ranks_that_die", tmp_path / "spec.json")
     assert faults.kind(raised.value) == faults.MACHINE and faults.host(raised.value) == f"{host}.cluster"
+
+
+def test_ranks_of_which_a_node_is_gone_are_not_waited_for(tmp_path, monkeypatch):
+    """The driver says so; a launcher would perhaps never."""
+    monkeypatch.setattr(mpi, "LOOK_S", 0.1)
+    monkeypatch.setenv("MERIT_CORES", "0:0")
+    for name, value in slot(tmp_path, "x1.cluster", "x2.cluster").items():
+        monkeypatch.setenv(name, value)
+    hostfile = tmp_path / "slots" / "0"
+    (tmp_path / "spec.json").write_text(json.dumps(["sleeps", "sleeps"]))
+    Path(f"{hostfile}{mpi.GONE}").write_text("x2.cluster\n")
+    words = (str(tmp_path / "job" / "mpiexec"), "-n", "{ranks}", "--ppn", "{ppn}", "--hostfile", "{hostfile}")
+    with pytest.raises(processes.WorkerDied, match="x2.cluster does not answer any more") as raised:
+        mpi.launch(words, 2, "tests.platform.ranks_that_die", tmp_path / "spec.json", hostfile=str(hostfile))
+    assert faults.host(raised.value) == "x2.cluster"
 
 
 def test_where_nobody_knows_which_node_it_was_none_is_named(tmp_path):

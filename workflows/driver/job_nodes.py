@@ -39,6 +39,11 @@ class JobNodes:
         """Whether workers of inference go by the names of this job's hosts."""
         return any(_of(host, busy) is not None for host in self.shares.playing)
 
+    def silent(self, busy: Mapping[str, int]) -> dict[str, int]:
+        """Lent nodes of training tasks on which the workers of inference, which idle there, are not to be heard: host -> task."""
+        pairs = ((host, task) for task, nodes in self.has.items() for host in nodes if host in self.shares.playing)
+        return {host: task for host, task in pairs if self.known(busy) and _of(host, busy) is None}
+
     def let_go(self, task: int) -> None:
         """It has ended, or its attempt has failed."""
         self.free += self.has.pop(task, [])

@@ -8,6 +8,7 @@ those that they have are over the nodes are training's. Which node goes to whom:
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from apps import stages
+from apps.platform import mpi
 from workflows.cluster.roles import Shares, short
 from workflows.driver import lent
 from workflows.driver.feeders import SOON, Feeders
@@ -23,6 +25,7 @@ from workflows.driver.job_nodes import Changes, JobNodes
 from workflows.plan import Node
 
 POLL_S = 1.0
+LOST_S = 30.0  # beyond Parsl's heartbeat; a manager that was killed is started again sooner
 
 
 class Granted(Exception):
@@ -48,6 +51,7 @@ class Lending:
         self._waiting: dict[int, Future] = {}  # training task -> what it waits for, the first first
         self._keys: dict[int, str] = {}  # of training tasks that wait for nodes or have some
         self._told: set[int] = set()  # tasks that know their nodes
+        self._silent: dict[str, float] = {}  # nodes of training whose workers of inference are gone, since when
         self._feeders, self._soon, self._reckoned = Feeders((), lambda node: False), 0.0, 0
         self._playing: Any = None  # the executor of inference
 
@@ -107,12 +111,27 @@ class Lending:
                     changes, end = self._step(busy), Granted()
                 except OSError as error:  # a full disk, perhaps
                     changes, end = Changes({key: [] for key in self._waiting}), error
+                self._miss(busy)
                 granted = [self._waiting.pop(number) for number in changes.granted]
             for future in granted:
                 future.set_exception(end)  # Parsl then asks `before` again
             with self._changed:
                 if not self._over and not granted:
-                    self._changed.wait(POLL_S if self.nodes.emptying or self._waiting else None)
+                    self._changed.wait(POLL_S if self.nodes.emptying or self._waiting else self._patience())
+
+    def _patience(self) -> float | None:
+        """Seconds until the next look where nothing is waited for; None where none is wanted."""
+        playing = set(self.nodes.shares.playing)
+        return LOST_S / 3 if any(playing & set(nodes) for nodes in self.nodes.has.values()) else None
+
+    def _miss(self, busy: Mapping[str, int]) -> None:
+        """Ends attempts of which a node is gone, as its workers have been for a while: their launcher might wait for ever."""
+        silent, now = self.nodes.silent(busy), time.monotonic()
+        self._silent = {host: self._silent.get(host, now) for host in silent}
+        for host, since in self._silent.items():
+            gone = Path(f"{self._hostfile(silent[host])}{mpi.GONE}")
+            if now - since >= LOST_S and not gone.exists():
+                gone.write_text(f"{host}\n", encoding="utf-8")
 
     def _step(self, busy: Mapping[str, int]) -> Changes:
         self._reckoned = len(self._wanted())
@@ -143,10 +162,14 @@ class Lending:
 
     def _written(self, number: int) -> Path:
         """The nodes of a task, for the launcher of its ranks."""
-        hostfile = self.folder / f"slot-{number}.hosts"
+        hostfile = self._hostfile(number)
         hostfile.parent.mkdir(parents=True, exist_ok=True)
+        Path(f"{hostfile}{mpi.GONE}").unlink(missing_ok=True)  # of an attempt before this one
         hostfile.write_text("".join(f"{host}\n" for host in self.nodes.has[number]), encoding="utf-8")
         return hostfile
+
+    def _hostfile(self, number: int) -> Path:
+        return self.folder / f"slot-{number}.hosts"
 
     @property
     def _file(self) -> Path:

@@ -68,6 +68,17 @@ def test_a_node_whose_workers_are_gone_is_neither_lent_nor_waited_for():
     assert nodes.lent == []
 
 
+def test_of_nodes_that_train_it_is_told_which_have_fallen_silent():
+    nodes = job()
+    for _ in range(2):
+        nodes.step(BUSY, [7], 1)
+    assert nodes.has == {7: ["x1", "x4.hsn"]} and nodes.silent(BUSY) == {}
+    assert nodes.silent({"x2": 1, "x3": 1, "x5": 1}) == {"x4.hsn": 7}, "the driver's own node has no such workers"
+    assert nodes.silent({"login1": 1}) == {} and nodes.silent({}) == {}, "nothing is known then"
+    nodes.let_go(7)
+    assert nodes.step({"x2": 1, "x3": 1, "x5": 1}, [7], 1).granted == {} and "x4.hsn" not in nodes.free
+
+
 def test_nodes_that_rest_train_only_where_there_are_no_others():
     resting = {"x1", "x4.hsn"}
     nodes = job(rests=resting.__contains__)
