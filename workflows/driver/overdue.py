@@ -33,7 +33,8 @@ SIGMAS = 3.0
 LEAST_SIGMA = 0.1  # of the logarithm; tasks alike to the second would be overdue at once
 ENOUGH = 12  # tasks of a kind that have ended, before any is overdue
 LEAST_S = 10.0  # beyond the median
-MISSED = 3
+MISSED = 3  # overdue tasks on one host by which it is taken for gone
+MANY = 8  # tasks of which more than half are overdue: that is no host's fault
 EVERY_S = 1.0
 
 
@@ -176,10 +177,15 @@ class Overdue:
                     self._hand_over(attempt)
 
     def _late(self) -> tuple[list[Attempt], list[str]]:
-        """What is overdue by now, and hosts of which all that they have is taken for it."""
+        """What is overdue by now, and hosts of which all that they have is taken for it.
+
+        Nothing where most of what is at work is: a file system that hangs lets all wait, and twice as many would not help it.
+        """
         now, limits = time.monotonic(), {kind: self.limits.of(kind) for kind in {a.kind for a in self._at.values()}}
         begun = [attempt for attempt in self._at.values() if attempt.began]
-        late = [a for a in begun if not a.overdue and now - a.began > limits[a.kind]]
+        late = {a for a in begun if not a.overdue and now - a.began > limits[a.kind]}
+        if len(late) > max(MANY, len(begun) / 2):
+            return [], []
         missed = Counter(a.host for a in begun if a.overdue) + Counter(a.host for a in late)
         gone = [host for host in {a.host for a in late} if missed[host] >= MISSED]
         return [a for a in begun if a in late or (a.host in gone and not a.overdue)], gone

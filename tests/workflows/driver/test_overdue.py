@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from concurrent.futures import Future
 from types import SimpleNamespace
 
@@ -96,6 +97,21 @@ def test_the_first_result_counts_and_a_failure_only_if_it_is_the_last(order):
     else:
         assert ours.result(0) == first
     assert not watch._at
+
+
+def test_where_most_of_what_is_at_work_is_overdue_no_host_is_to_blame(executor):
+    for _ in range(overdue.ENOUGH):
+        executor.watch.limits.note(overdue._kind(call("")), 1.0)
+    for number in range(20):
+        executor.submit(str(number))
+    at = list(executor.watch._at.values())
+    for number, attempt in enumerate(at):
+        attempt.began, attempt.host = time.monotonic() - (100 if number < 8 else 0), f"x{number % 4}"
+    late, gone = executor.watch._late()
+    assert len(late) == 8 and not gone
+    for attempt in at:
+        attempt.began = time.monotonic() - 100
+    assert executor.watch._late() == ([], [])
 
 
 def test_what_is_cancelled_is_cancelled_wherever_it_waits(executor):
