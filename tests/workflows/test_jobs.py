@@ -141,13 +141,19 @@ def slowly(folder: Path, limit: tuple[str, str] = ("-l", "walltime=8")) -> None:
     (folder / "slow").write_text(str(int(limit[1].partition("=")[2]) / 50))
 
 
-def gone_on_with(cluster: Cluster, folder: Path, name: str) -> list[str]:
-    """Waits for one job after the other until the run is finished; all of them."""
-    while summary(folder, name)["state"] != "finished":
+def gone_on_with(cluster: Cluster, folder: Path, **cut: str) -> list[str]:
+    """Waits for one job after the other until the run is finished; all of them.
+
+    On a machine that has become busier a job may end before it has made anything. Then it has no successor, and is submitted
+    again with more time, as it tells the user to.
+    """
+    while summary(folder, cut["NAME"])["state"] != "finished":
         last = cluster.jobs()[-1]
         found = cluster.wait(last)
         assert found["Exit_status"] in (0, 75), output(folder, last)
-        assert found["Exit_status"] == 0 or cluster.jobs()[-1] != last, output(folder, last)
+        if found["Exit_status"] == 75 and cluster.jobs()[-1] == last:
+            assert "Nothing was finished in this job" in output(folder, last), output(folder, last)
+            submit(cluster, folder, "pipeline.pbs", "-l", "walltime=600", **cut)
     return cluster.jobs()
 
 
@@ -167,12 +173,11 @@ def test_a_run_that_a_walltime_cuts_short_is_gone_on_with_and_ends_as_if_it_had_
     assert "Traceback" not in told and " failed (" not in told
     assert cluster.job(second)["depend"] == f"afterany:{first}"
     assert cluster.job(second)["Resource_List"] == cluster.job(first)["Resource_List"]
+    assert cluster.job(second)["Variable_List"]["CONTINUATIONS"] == "8"
     kept = artifacts(folder)
     (folder / "slow").unlink()
-    jobs = gone_on_with(cluster, folder, "cut")
-    assert cluster.job(jobs[-1])["Exit_status"] == 0 and cluster.job(jobs[-1])["Variable_List"]["CONTINUATIONS"] == str(
-        10 - len(jobs)
-    )
+    jobs = gone_on_with(cluster, folder, **cut)
+    assert cluster.job(jobs[-1])["Exit_status"] == 0
     assert (folder / "runs" / "cut" / "log.txt").read_text().count(" begins: ") == len(jobs)
     assert {artifact: when for artifact, when in artifacts(folder).items() if artifact in kept} == kept
     whole = submit(cluster, folder, "pipeline.pbs", NAME="cut", SETTINGS=f"{words} store=undisturbed runs=others")
@@ -189,7 +194,7 @@ def figures(folder: Path, runs: str) -> dict:
 @pytest.mark.slow
 def test_the_last_of_the_jobs_that_may_go_on_submits_no_other_and_says_so(cluster, folder):
     """One job may follow the first; what both of them have made is there when the user submits once more."""
-    limit = walltime(8)
+    limit = walltime(8, 18)
     slowly(folder, limit)
     words = {"NAME": "cut", "SETTINGS": f"{SMALL} verifier.name={folder}/slow.py", "SITE_OPTIONS": "cores=1 margin_s=8"}
     first = submit(cluster, folder, "pipeline.pbs", *limit, **words, CONTINUATIONS="1")
@@ -258,7 +263,7 @@ def test_training_that_a_walltime_cuts_short_is_gone_on_with_and_gives_the_same_
     assert cluster.wait(first)["Exit_status"] == 75, output(folder, first)
     assert len(list((folder / "store" / "partial").glob("*/step-*"))) == 1
     (folder / "slow").unlink()
-    jobs = gone_on_with(cluster, folder, "cut")
+    jobs = gone_on_with(cluster, folder, **cut)
     assert not list((folder / "store" / "partial").glob("*/step-*")) and len(jobs) >= 2
     whole = submit(
         cluster, folder, "pipeline.pbs", WORKFLOW="sft", NAME="cut", SETTINGS=f"{words} store=other runs=others"
