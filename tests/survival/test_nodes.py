@@ -49,7 +49,10 @@ def test_a_host_that_lets_tasks_down_is_blamed_and_then_avoided(cluster):
     assert [value(task) for task in tasks] == list(range(1, 25))
     assert bad not in {facts(task)["host"] for task in tasks}
     tried = Counter(line.split()[0] for n in range(1, 25) for line in trouble.attempts(cluster.folder, n))
-    assert 3 <= tried[bad] <= 6 and len(tried) == 3  # it has its next task before the driver has heard of the failure
+    assert tried[bad] >= 3 and len(tried) == 3  # more: it has its next task before the driver has heard of the failure
+    for task in [cluster.launch(number, f"spoil-{number}") for number in range(31, 43)]:
+        task.result(PATIENCE_S)
+    assert not [line for n in range(31, 43) for line in trouble.attempts(cluster.folder, n) if line.startswith(bad)]
     said = cluster.said.getvalue()
     assert f"Stale file handle (on {bad}); tried again in 0.2 s (1 of 2)" in said
     assert f"{bad} let cpu tasks down 3 times: it is given no more, if another node is there" in said
