@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from apps import artifacts, attempt, dormant
-from apps.platform import bell, deadline, faults, nearby, work
+from apps.platform import bell, deadline, faults, nearby, processes, work
 from apps.records import Artifact
 
 FACTS = "facts.json"
@@ -150,7 +150,8 @@ def unseal(
     parsl_resource_specification: Mapping[str, Any] = NO_WISH,
 ) -> Artifact:
     """What Parsl calls, where it sent the task; the last is for the executor."""
-    bell.ring(key)
+    pool = rest.arguments["pool"]
+    bell.ring(key, fresh=bool(pool) and not processes.warm(pool))
     with deadline.within(stage, rest.arguments["machine"]):
         return execute(stage=stage, key=key, given=given, **rest.arguments)
 

@@ -5,7 +5,6 @@ Not here: who listens, and what for (workflows/driver/overdue.py).
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import socket
@@ -14,12 +13,12 @@ from contextlib import suppress
 BELL = "MERIT_BELL"  # ADDRESS,…/PORT/TOKEN, in the environment of workers; absent: nobody listens
 
 
-def ring(key: str) -> None:
-    """The task of this key has begun here."""
+def ring(key: str, fresh: bool = False) -> None:
+    """The task of this key has begun here; `fresh`: in a process that has nothing loaded yet."""
     if not (told := os.environ.get(BELL)):
         return
     addresses, port, token = told.split("/")
-    news = json.dumps([token, key, platform.node()]).encode()
+    news = f"{token} {key} {platform.node()} {fresh:d}".encode()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
         for address in addresses.split(","):
             with suppress(OSError):  # the driver has several, and not all are reached from everywhere

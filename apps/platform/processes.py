@@ -44,6 +44,7 @@ __all__ = [
     "retire",
     "run",
     "variables",
+    "warm",
 ]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -120,6 +121,12 @@ def ask_to_save() -> None:
         workers = list(_all)
     for worker in workers:
         worker.send(signal.SIGUSR1)
+
+
+def warm(pool: str) -> bool:
+    """Whether a process of a pool waits, so that a call finds loaded what an earlier one has loaded."""
+    with _lock:
+        return any(worker.idle_and_well() for setup, idle in _idle.items() if setup[0] == pool for worker in idle)
 
 
 def retire(pool: str) -> None:

@@ -57,7 +57,8 @@ def group(leader: int) -> list[int]:
 
 
 def test_a_process_is_another_one_and_is_kept_warm():
-    assert pid() == pid() != os.getpid()
+    assert not processes.warm("test")
+    assert pid() == pid() != os.getpid() and processes.warm("test")
     assert pid("other") != pid()
 
 
@@ -125,7 +126,7 @@ def test_a_killed_worker_is_named_and_the_next_call_gets_a_fresh_one():
     assert pid() != worker
     worker = pid()
     os.kill(worker, signal.SIGKILL)  # while it is idle
-    assert gone([worker])
+    assert gone([worker]) and not processes.warm("test")
     assert pid() != worker
 
 

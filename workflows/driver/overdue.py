@@ -3,12 +3,12 @@
 So a node that has died or hangs holds nobody up until its failure is noticed otherwise: a round waits for its last shard. Both
 attempts write the same artifact, which is no fault (apps/artifacts.py). When a task has begun is told by its worker (apps/platform/bell.py).
 A task is overdue SIGMAS standard deviations of the logarithm beyond the median of those of its kind that have ended; with
-the MISSED-th on one host all that this host has are, and it rests.
+the MISSED-th on one host all that this host has are, and it rests. One that has its model to load first is given LOADING_S for
+that, and tells nothing of the others.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import secrets
 import socket
@@ -23,9 +23,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from pydantic_core import to_jsonable_python
-
-from apps import records
 from apps.platform import bell
 
 LABEL = "inference"
@@ -33,6 +30,7 @@ SIGMAS = 3.0
 LEAST_SIGMA = 0.1  # of the logarithm; tasks alike to the second would be overdue at once
 ENOUGH = 12  # tasks of a kind that have ended, before any is overdue
 LEAST_S = 10.0  # beyond the median
+LOADING_S = 600.0  # beyond that, of one whose process has nothing loaded yet
 MISSED = 3  # overdue tasks on one host by which it is taken for gone
 MANY = 8  # tasks of which more than half are overdue: that is no host's fault
 EVERY_S = 1.0
@@ -56,11 +54,12 @@ class Attempt:
     """A task that was handed to the executor."""
 
     key: str
-    kind: str
+    kind: int
     again: Callable[[], Future]  # hands it over once more
     ours: Shared = field(default_factory=Shared)
     began: float = 0.0  # 0: not that we know
     host: str = ""
+    fresh: bool = False  # its process had nothing loaded yet
     overdue: bool = False
     over: bool = False
 
@@ -69,19 +68,21 @@ class Limits:
     """How long tasks of a kind may take, by those that have ended."""
 
     def __init__(self) -> None:
-        self._logs: dict[str, list[float]] = {}
+        self._logs: dict[int, list[float]] = {}
 
-    def note(self, kind: str, seconds: float) -> None:
+    def note(self, kind: int, seconds: float) -> None:
         logs = self._logs.setdefault(kind, [])
         logs.append(math.log(max(seconds, 1e-3)))
         del logs[:-256]
 
-    def of(self, kind: str) -> float:
+    def of(self, kind: int) -> float:
         """Seconds after which one is overdue; infinite where too few are known."""
         logs = self._logs.get(kind, ())
         if len(logs) < ENOUGH:
             return math.inf
-        median, sigma = statistics.median(logs), max(LEAST_SIGMA, statistics.stdev(logs))
+        median, mean = statistics.median(logs), math.fsum(logs) / len(logs)
+        spread = math.sqrt(math.fsum((log - mean) ** 2 for log in logs) / (len(logs) - 1))  # statistics.stdev is slow
+        sigma = max(LEAST_SIGMA, spread)
         return max(math.exp(median + SIGMAS * sigma), math.exp(median) + LEAST_S)
 
 
@@ -91,21 +92,21 @@ class Overdue:
     def __init__(self, blame: Callable[[str, str], None], say: Callable[[str], None]) -> None:
         self.blame, self.say, self.limits = blame, say, Limits()
         self._lock, self._over, self._token = threading.Lock(), threading.Event(), secrets.token_hex(8)
+        self._handing = threading.Lock()  # an executor numbers tasks without one
         self._at: dict[str, Attempt] = {}  # by key
-        self._line = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)  # all workers may begin at once
-        self._line.bind(("", 0))
-        self._line.settimeout(EVERY_S)
 
     def govern(self, executors: Iterable[Any]) -> None:
         """Takes over what is handed to that executor, if its workers are elsewhere; before it is started."""
         for executor in executors:
             if executor.label == LABEL and hasattr(executor, "launch_cmd"):
-                where = ",".join(sorted(executor.all_addresses))
-                told = f"{where}/{self._line.getsockname()[1]}/{self._token}"
+                line = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)  # all workers may begin at once
+                line.bind(("", 0))
+                line.settimeout(EVERY_S)
+                told = f"{','.join(sorted(executor.all_addresses))}/{line.getsockname()[1]}/{self._token}"
                 executor.launch_cmd = f"env {bell.BELL}={told} {executor.launch_cmd}"
                 executor.submit = self._taking(executor.submit)
-                for work in (self._listen, self._watch):
+                for work in (partial(self._listen, line), self._watch):
                     threading.Thread(target=work, name="overdue", daemon=True).start()
 
     def close(self) -> None:
@@ -125,7 +126,8 @@ class Overdue:
         return taken
 
     def _hand_over(self, attempt: Attempt) -> Future:
-        theirs = attempt.again()
+        with self._handing:
+            theirs = attempt.again()
         attempt.ours.theirs.append(theirs)
         theirs.add_done_callback(partial(self._ended, attempt))
         return theirs
@@ -140,7 +142,7 @@ class Overdue:
             attempt.over = True
             if self._at.get(attempt.key) is attempt:
                 del self._at[attempt.key]
-            if attempt.began and not failed and not attempt.overdue:
+            if attempt.began and not (failed or attempt.overdue or attempt.fresh):
                 self.limits.note(attempt.kind, time.monotonic() - attempt.began)
         if done.cancelled() or not attempt.ours.set_running_or_notify_cancel():
             return
@@ -149,16 +151,16 @@ class Overdue:
         else:
             attempt.ours.set_result(done.result())
 
-    def _listen(self) -> None:
-        while not self._over.is_set():
-            try:
-                token, key, host = json.loads(self._line.recv(4096))
-            except (TimeoutError, ValueError):  # nobody, or somebody else
-                continue
-            with self._lock:
-                if token == self._token and (attempt := self._at.get(key)) and not attempt.began:
-                    attempt.began, attempt.host = time.monotonic(), host
-        self._line.close()
+    def _listen(self, line: socket.socket) -> None:
+        with line:
+            while not self._over.is_set():
+                try:
+                    token, key, host, fresh = line.recv(4096).decode().split(" ")
+                except (OSError, ValueError):  # nobody, or somebody else
+                    continue
+                with self._lock:
+                    if token == self._token and (attempt := self._at.get(key)) and not attempt.began:
+                        attempt.began, attempt.host, attempt.fresh = time.monotonic(), host, fresh == "1"
 
     def _watch(self) -> None:
         while not self._over.wait(EVERY_S):
@@ -174,16 +176,17 @@ class Overdue:
                 self.say(f"overdue, and begun once more elsewhere: {told}")
             for attempt in late:
                 with suppress(Exception):  # an executor that fails ends all its tasks itself
-                    self._hand_over(attempt)
+                    if not attempt.over:
+                        self._hand_over(attempt)
 
     def _late(self) -> tuple[list[Attempt], list[str]]:
         """What is overdue by now, and hosts of which all that they have is taken for it.
 
         Nothing where most of what is at work is: a file system that hangs lets all wait, and twice as many would not help it.
         """
-        now, limits = time.monotonic(), {kind: self.limits.of(kind) for kind in {a.kind for a in self._at.values()}}
-        begun = [attempt for attempt in self._at.values() if attempt.began]
-        late = {a for a in begun if not a.overdue and now - a.began > limits[a.kind]}
+        now, begun = time.monotonic(), [attempt for attempt in self._at.values() if attempt.began]
+        limits = {kind: self.limits.of(kind) for kind in {a.kind for a in begun}}
+        late = {a for a in begun if not a.overdue and now - a.began > limits[a.kind] + LOADING_S * a.fresh}
         if len(late) > max(MANY, len(begun) / 2):
             return [], []
         missed = Counter(a.host for a in begun if a.overdue) + Counter(a.host for a in late)
@@ -191,7 +194,7 @@ class Overdue:
         return [a for a in begun if a in late or (a.host in gone and not a.overdue)], gone
 
 
-def _kind(call: Mapping[str, Any]) -> str:
+def _kind(call: Mapping[str, Any]) -> int:
     """What tasks have in common that do the same on other shards."""
     options = {name: value for name, value in call["rest"].arguments["options"].items() if name != "take"}
-    return records.digest([call["stage"], to_jsonable_python(options)])
+    return hash((call["stage"], repr(options)))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import socket
+import threading
 import time
 from concurrent.futures import Future
 from types import SimpleNamespace
@@ -12,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apps import stages
+from apps.platform import bell
+from tests.checkout import wait_for
 from workflows.driver import overdue
 
 
@@ -53,8 +57,12 @@ class Executor:
 
     def __init__(self) -> None:
         self.given: list[Future] = []
+        self.alone, self.takes = threading.Lock(), 0.0
 
     def submit(self, function, wishes, *given, **call) -> Future:
+        assert self.alone.acquire(blocking=False), "an executor numbers tasks without a lock"
+        time.sleep(self.takes)
+        self.alone.release()
         future = Future()
         future.parsl_executor_task_id = len(self.given)
         self.given.append(future)
@@ -65,7 +73,8 @@ class Executor:
 def executor():
     watch, executor = overdue.Overdue(lambda label, host: None, lambda text: None), Executor()
     watch.govern([executor])
-    yield SimpleNamespace(watch=watch, given=executor.given, submit=lambda key: executor.submit(None, {}, **call(key)))
+    submit = lambda key: executor.submit(None, {}, **call(key))  # noqa: E731
+    yield SimpleNamespace(watch=watch, given=executor.given, submit=submit, pool=executor)
     watch.close()
 
 
@@ -126,3 +135,49 @@ def test_the_same_task_may_be_tried_again_while_an_old_attempt_still_ends(execut
     assert isinstance(first.exception(0), OSError) and not second.done() and "a" in executor.watch._at
     executor.given[1].set_result(1)
     assert second.result(0) == 1 and not executor.watch._at
+
+
+def test_a_task_is_handed_over_once_more_while_parsl_hands_over_others(executor):
+    executor.submit("a")
+    executor.pool.takes = 0.05
+    again = threading.Thread(target=executor.watch._hand_over, args=[executor.watch._at["a"]])
+    again.start()
+    executor.submit("b")
+    again.join()
+    assert len(executor.given) == 3 and len(executor.watch._at["a"].ours.theirs) == 2
+
+
+def test_strangers_may_send_what_they_like(executor, monkeypatch):
+    executor.submit("a")
+    told = executor.pool.launch_cmd.split()[1].partition("=")[2]
+    _, port, token = told.split("/")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
+        for news in (
+            b"",
+            b"null",
+            b"[" * 4000,
+            b"\xff\xfe",
+            b"no a x1 0",
+            f"{token} a".encode(),
+            f"{token} z x1 0".encode(),
+        ):
+            line.sendto(news, ("127.0.0.1", int(port)))
+    time.sleep(0.1)
+    attempt = executor.watch._at["a"]
+    assert not attempt.began
+    monkeypatch.setenv(bell.BELL, told)
+    bell.ring("a")
+    assert wait_for(lambda: attempt.began, 10) and attempt.host and not attempt.fresh
+
+
+def test_who_has_a_model_to_load_is_given_time_for_that_and_tells_nothing_of_others(executor):
+    executor.submit("a")
+    attempt = executor.watch._at["a"]
+    for _ in range(overdue.ENOUGH):
+        executor.watch.limits.note(attempt.kind, 1.0)
+    attempt.began, attempt.fresh, before = time.monotonic() - 100, True, executor.watch.limits.of(attempt.kind)
+    assert executor.watch._late() == ([], [])
+    attempt.began -= overdue.LOADING_S
+    assert executor.watch._late() == ([attempt], [])
+    executor.given[0].set_result(0)
+    assert executor.watch.limits.of(attempt.kind) == before
