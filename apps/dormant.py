@@ -156,7 +156,10 @@ def _contents(path: Path) -> Files | None:
         if sum(file["bytes"] for file in told.values()) > LARGE:
             return None
         names = [MANIFEST, *sorted(told, key=lambda name: told[name]["bytes"])]
-        files = {name: (path / name).read_bytes() for name in names}
+        files = {}
+        for name in names:
+            with open(f"{path}/{name}", "rb") as file:
+                files[name] = file.read()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # gone or damaged, as who needs it will find
         return None
     there = [(below, names) for _, below, names in os.walk(path)]

@@ -139,8 +139,10 @@ class Packs:
             return
         if anew or stamp != self._stamp:
             with self._lock:
-                names = sorted((name for name in os.listdir(self.folder) if name.endswith(SUFFIX)), reverse=True)
-                self._known = {n: self._known[n] if n in self._known else _told(self.folder / n) for n in names}
+                names = {name for name in os.listdir(self._name) if name.endswith(SUFFIX)}
+                if names != self._known.keys():
+                    known = {n: self._known[n] if n in self._known else _told(self.folder / n) for n in names}
+                    self._known = dict(sorted(known.items(), reverse=True))
                 self._stamp = stamp if time.time() - stamp / 1e9 > SETTLED_S else None
 
 
