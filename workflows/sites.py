@@ -121,7 +121,7 @@ def running(
     overdue, lending = Overdue(retries.resting.blame, say), None
     if site.shares and memoizer:
         rests = partial(retries.resting.rests, "training")
-        lending = Lending(site.shares, folder, rests, memoizer.store.has, say)
+        lending = Lending(site.shares, folder, rests, memoizer.store.find, say)
     retries.govern(config, lending)
     overdue.govern(config.executors)
     if lending:

@@ -60,5 +60,5 @@ def shared_out(hosts: Sequence[str], training_nodes: int | str, slot_nodes: int)
 
 
 def short(host: str) -> str:
-    """A host's name without its domain, of which a scheduler and the host itself may say more or less."""
-    return host.partition(".")[0]
+    """A host's name without its domain, of which a scheduler and the host itself may say more or less, and in small letters."""
+    return host.partition(".")[0].lower()

@@ -20,6 +20,7 @@ class Feeders:
         self._trainings: list[set[str]] = []  # those that follow one another in the plan, without a play between them
         self._part: dict[str, int] = {}  # of each play: the number of those that it is planned before
         self._left: Counter[int] = Counter()
+        self._first = 0  # before it all are over
         fed = False
         for node in sorted(nodes, key=lambda node: node.number):
             if node.stage.label == "inference":
@@ -41,10 +42,12 @@ class Feeders:
 
     def soon(self, most: float) -> set[str]:
         """The training tasks that have not ended and wait for at most so many plays."""
+        while self._first < len(self._trainings) and not self._left[self._first] and not self._trainings[self._first]:
+            self._first += 1
         found, left = set(), 0
-        for number, keys in enumerate(self._trainings):
+        for number in range(self._first, len(self._trainings)):
             left += self._left[number]
             if left > most:
                 break
-            found |= keys
+            found |= self._trainings[number]
         return found

@@ -33,13 +33,14 @@ class JobNodes:
     @property
     def lent(self) -> list[str]:
         """Nodes on which inference is to begin nothing."""
-        return [host for host in self.shares.playing if host in self._taken()]
+        taken = self._taken()
+        return [host for host in self.shares.playing if host in taken]
 
-    def known(self, busy: Mapping[str, int]) -> bool:
+    def known(self, busy: Mapping[str, float]) -> bool:
         """Whether workers of inference go by the names of this job's hosts."""
         return any(_of(host, busy) is not None for host in self.shares.playing)
 
-    def silent(self, busy: Mapping[str, int]) -> dict[str, int]:
+    def silent(self, busy: Mapping[str, float]) -> dict[str, int]:
         """Lent nodes of training tasks on which the workers of inference, which idle there, are not to be heard: host -> task."""
         pairs = ((host, task) for task, nodes in self.has.items() for host in nodes if host in self.shares.playing)
         return {host: task for host, task in pairs if self.known(busy) and _of(host, busy) is None}
@@ -48,9 +49,9 @@ class JobNodes:
         """It has ended, or its attempt has failed."""
         self.free += self.has.pop(task, [])
 
-    def step(self, busy: Mapping[str, int], waiting: Sequence[int], wanted: int) -> Changes:
-        """`busy`: tasks of inference by host (without its domain), of hosts whose workers are there. `wanted`: training tasks that have nodes, wait for
-        some or soon will; `waiting` are those that do, the first first.
+    def step(self, busy: Mapping[str, float], waiting: Sequence[int], wanted: int) -> Changes:
+        """`busy`: tasks of inference by host (without its domain), of hosts whose workers are there; infinite where they are coming.
+        `wanted`: training tasks that have nodes, wait for some or soon will; `waiting` are those that do, the first first.
         """
         changes = Changes()
         self._look(busy)
@@ -62,12 +63,17 @@ class JobNodes:
         if lacking > 0:
             changes.lent = self._lendable(busy)[:lacking]
             self.emptying += changes.lent
-        elif lacking < 0:
-            changes.returned = [host for host in self.free if host in self.shares.playing][:-lacking]
-            self.free = [host for host in self.free if host not in changes.returned]
+        spare = max(0, -lacking) if wanted else len(self.free)
+        if not self._there(
+            busy
+        ):  # others are lost: without one that plays, training might wait for ever for what is played
+            spare = max(spare, 1)
+        back = sorted((host for host in self.free if host in self.shares.playing), key=self.rests, reverse=True)
+        changes.returned = back[:spare]
+        self.free = [host for host in self.free if host not in changes.returned]
         return changes
 
-    def _look(self, busy: Mapping[str, int]) -> None:
+    def _look(self, busy: Mapping[str, float]) -> None:
         """Which nodes are empty by now, and which have no workers any more: they are nobody's."""
         named = self.known(busy)  # else workers go by other names
         for host in list(self.emptying):
@@ -79,7 +85,7 @@ class JobNodes:
         if named:
             self.free = [host for host in self.free if host in self.shares.kept or _of(host, busy) is not None]
 
-    def _slot(self, busy: Mapping[str, int]) -> list[str]:
+    def _slot(self, busy: Mapping[str, float]) -> list[str]:
         """Nodes for a task, if they are there; where the job has no more than that, fewer, or such as rest."""
         size, well = self.shares.slot_nodes, [host for host in self.free if not self.rests(host)]
         if len(well) >= size:
@@ -88,14 +94,18 @@ class JobNodes:
             return []  # more will come
         return sorted(self.free, key=self.rests)[:size]
 
-    def _lendable(self, busy: Mapping[str, int]) -> list[str]:
+    def _lendable(self, busy: Mapping[str, float]) -> list[str]:
         """Nodes that play and may train, those with the least to end first. One is left to play."""
         if not self.shares.lends:
             return []
-        taken, named = self._taken(), self.known(busy)
-        there = [h for h in self.shares.playing if h not in taken and not (named and _of(h, busy) is None)]
+        there = self._there(busy)
         able = sorted((h for h in there if not self.rests(h)), key=lambda host: _of(host, busy) or 0)
         return able[: max(0, len(there) - 1)]
+
+    def _there(self, busy: Mapping[str, float]) -> list[str]:
+        """Nodes that play."""
+        taken, named = self._taken(), self.known(busy)
+        return [h for h in self.shares.playing if h not in taken and not (named and _of(h, busy) is None)]
 
     def _taken(self) -> set[str]:
         return {*self.free, *self.emptying, *(host for nodes in self.has.values() for host in nodes)}
@@ -105,6 +115,6 @@ class JobNodes:
         return well + len(self.emptying) + self.shares.slot_nodes * len(self.has)
 
 
-def _of(host: str, busy: Mapping[str, int]) -> int | None:
+def _of(host: str, busy: Mapping[str, float]) -> float | None:
     """Tasks on a host; None where it has no workers."""
     return busy.get(short(host))

@@ -7,6 +7,7 @@ those that they have are over the nodes are training's. Which node goes to whom:
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
@@ -24,7 +25,8 @@ from workflows.driver.feeders import SOON, Feeders
 from workflows.driver.job_nodes import Changes, JobNodes
 from workflows.plan import Node
 
-POLL_S = 1.0
+POLL_S, PATIENCE_S = 1.0, 10.0
+COMING_S = 300.0  # between a block's start and its last manager
 LOST_S = 30.0  # beyond Parsl's heartbeat; a manager that was killed is started again sooner
 
 
@@ -33,8 +35,8 @@ class Granted(Exception):
 
 
 class Lending:
-    """The nodes of one job. `rests(host)` says whether one had better train nothing for a while, `made(stage, key)` of what no more
-    is to be made; `say` tells what changes hands.
+    """The nodes of one job. `rests(host)` says whether one had better train nothing for a while, `made(stage, key)` whether there is
+    nothing to be made; `say` tells what changes hands.
     """
 
     def __init__(
@@ -42,7 +44,7 @@ class Lending:
         shares: Shares,
         folder: Path,
         rests: Callable[[str], bool],
-        made: Callable[[str, str], bool],
+        made: Callable[[str, str], object],
         say: Callable[[str], None],
     ) -> None:
         self.folder, self.made, self.say = folder, made, say
@@ -54,6 +56,13 @@ class Lending:
         self._silent: dict[str, float] = {}  # nodes of training whose workers of inference are gone, since when
         self._feeders, self._soon, self._reckoned = Feeders((), lambda node: False), 0.0, 0
         self._playing: Any = None  # the executor of inference
+        self._heard: dict[str, float] = {}  # tasks at work by host, when managers were last asked
+        self._coming, self._since = (
+            set(map(short, shares.playing)),
+            time.monotonic(),
+        )  # who has none yet; when none had any
+        self._written: list[str] = []  # nodes that the interchange knows to be lent
+        self._thread = threading.Thread(target=self._give_out, name="lending", daemon=True)
 
     def govern(self, executors: Iterable[Any], plan: Iterable[Node]) -> None:
         """For a plan, on executors that are not started yet."""
@@ -63,17 +72,14 @@ class Lending:
                 self._playing = executor
                 self._soon = SOON * len(self.nodes.shares.playing) * executor.max_workers_per_node
                 executor.manager_selector = lent.NotLent(self._file, executor.manager_selector)
-        threading.Thread(target=self._give_out, name="lending", daemon=True).start()
+        self._thread.start()
 
     def close(self) -> None:
+        """The executors may end then: nobody is just asking them for their managers."""
         with self._changed:
             self._over = True
             self._changed.notify()
-
-    def first_seen(self, task: Mapping[str, Any]) -> None:
-        """Parsl has a task that it had not before: its end is to be heard of."""
-        number, key = task["id"], task["kwargs"]["key"]
-        task["app_fu"].add_done_callback(lambda done: self._ended(number, key))
+        self._thread.join(PATIENCE_S)
 
     def before(self, task: Mapping[str, Any]) -> Future | None:
         """What a task has to wait for before it is launched; None where it has its nodes, or wants none."""
@@ -83,14 +89,16 @@ class Lending:
         with self._changed:
             if number in self.nodes.has and number not in self._told:
                 self._told.add(number)
-                stages.tell(task, hostfile=str(self._written(number)))
+                stages.tell(task, hostfile=str(self._told_in(number)))
                 return None
             self._let_go(number)  # of an attempt that failed
             self._keys[number], self._waiting[number] = call["key"], (granted := Future())
             self._changed.notify()
         return granted
 
-    def _ended(self, number: int, key: str) -> None:
+    def ended(self, task: Mapping[str, Any]) -> None:
+        """A task is over, however it ended; also one that was never launched, as what it waited for had failed."""
+        number, key = task["id"], task["kwargs"]["key"]
         with self._changed:
             self._feeders.ended(key)
             self._waiting.pop(number, None)
@@ -107,24 +115,27 @@ class Lending:
         while not self._over:
             busy = self._busy()
             with self._changed:
-                try:
-                    changes, end = self._step(busy), Granted()
-                except OSError as error:  # a full disk, perhaps
-                    changes, end = Changes({key: [] for key in self._waiting}), error
-                self._miss(busy)
-                granted = [self._waiting.pop(number) for number in changes.granted]
-            for future in granted:
-                future.set_exception(end)  # Parsl then asks `before` again
-            with self._changed:
-                if not self._over and not granted:
+                granted, end = self._next(busy)
+                if not granted and not self._over:
                     self._changed.wait(POLL_S if self.nodes.emptying or self._waiting else self._patience())
+            for future in granted:
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(end)  # Parsl then asks `before` again
+
+    def _next(self, busy: Mapping[str, float]) -> tuple[list[Future], Exception]:
+        """Who need not wait any longer, and what to tell them."""
+        try:
+            given, end = self._step(busy).granted, Granted()
+            self._miss(busy)
+        except Exception as error:  # a full disk, perhaps; whatever it is, nobody is to wait for ever
+            given, end = list(self._waiting), error
+        return [self._waiting.pop(number) for number in given if number in self._waiting], end
 
     def _patience(self) -> float | None:
         """Seconds until the next look where nothing is waited for; None where none is wanted."""
-        playing = set(self.nodes.shares.playing)
-        return LOST_S / 3 if any(playing & set(nodes) for nodes in self.nodes.has.values()) else None
+        return LOST_S / 3 if self.nodes.lent else None
 
-    def _miss(self, busy: Mapping[str, int]) -> None:
+    def _miss(self, busy: Mapping[str, float]) -> None:
         """Ends attempts of which a node is gone, as its workers have been for a while: their launcher might wait for ever."""
         silent, now = self.nodes.silent(busy), time.monotonic()
         self._silent = {host: self._silent.get(host, now) for host in silent}
@@ -133,11 +144,13 @@ class Lending:
             if now - since >= LOST_S and not gone.exists():
                 gone.write_text(f"{host}\n", encoding="utf-8")
 
-    def _step(self, busy: Mapping[str, int]) -> Changes:
+    def _step(self, busy: Mapping[str, float]) -> Changes:
         self._reckoned = len(self._wanted())
         changes = self.nodes.step(busy, list(self._waiting), self._reckoned)
+        if self._written != (now := self.nodes.lent):  # also where nodes were lost
+            lent.write(self._file, now)
+            self._written = now
         if changes.lent or changes.returned:
-            lent.write(self._file, self.nodes.lent)
             if changes.lent and busy and not self.nodes.known(busy):
                 self.say(
                     f"inference is at work on {', '.join(sorted(busy)[:4])}, no hosts of this job: none is waited for"
@@ -151,16 +164,24 @@ class Lending:
         """Training tasks that have nodes, wait for some or soon will."""
         return self._feeders.soon(self._soon) | set(self._keys.values())
 
-    def _busy(self) -> dict[str, int]:
-        """Tasks at work by host, of managers that are connected. A manager bears the name of its host (apps/platform/tether.py)."""
-        found: Counter[str] = Counter()
+    def _busy(self) -> Mapping[str, float]:
+        """Tasks at work by host, of managers that are connected. A manager bears the name of its host (apps/platform/tether.py).
+
+        Managers of a block come one by one, over minutes where there are many: for COMING_S they are not taken for lost.
+        """
         with suppress(Exception):  # an interchange that has died: interchange.py ends the run
+            found: Counter[str] = Counter()
             for manager in self._playing.connected_managers() if self._playing else ():
                 if manager["active"]:
                     found[short(manager["manager"].rpartition("-")[0])] += manager["tasks"]
-        return found
+            now, some = time.monotonic(), self.nodes.known(found)
+            if not some:
+                self._coming, self._since = set(map(short, self.nodes.shares.playing)), now
+            self._coming = self._coming.difference(found) if now < self._since + COMING_S else set()
+            self._heard = {**dict.fromkeys(self._coming if some else (), math.inf), **found}
+        return self._heard
 
-    def _written(self, number: int) -> Path:
+    def _told_in(self, number: int) -> Path:
         """The nodes of a task, for the launcher of its ranks."""
         hostfile = self._hostfile(number)
         hostfile.parent.mkdir(parents=True, exist_ok=True)

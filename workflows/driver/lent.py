@@ -32,7 +32,8 @@ class NotLent(ManagerSelector):
         self._hosts: set[str] = set()
 
     def sort_managers(self, ready_managers: Any, manager_list: set[bytes]) -> list[bytes]:
-        lent = self._lent()
+        if not (lent := self._lent()):
+            return self.order.sort_managers(ready_managers, manager_list)
         there = {name: m for name, m in ready_managers.items() if short(m["hostname"]) not in lent}
         return self.order.sort_managers(there, {name for name in manager_list if name in there}) if there else []
 
@@ -42,6 +43,6 @@ class NotLent(ManagerSelector):
             if (state.st_ino, state.st_mtime_ns) != self._seen:
                 self._hosts = {short(host) for host in json.loads(self.file.read_text(encoding="utf-8"))}
                 self._seen = (state.st_ino, state.st_mtime_ns)
-        except OSError:  # nothing was lent yet
-            return set()
+        except (OSError, ValueError):  # nothing was lent yet, or what was known last holds: this ends no interchange
+            pass
         return self._hosts

@@ -39,11 +39,13 @@ class StoreMemoizer(Memoizer):
         self._listen = listen
         self._lock = threading.Lock()
         self._owners: dict[str, int] = {}  # key -> id of the task that makes it
+        self._begun: set[str] = set()  # of these keys, those whose task was begun
         self._joined: dict[str, list[Future]] = {}  # key -> who waits for it
         self._stopped = False
         self.before: Callable[[Any], Future | None] | None = (
             None  # what a task has to wait for (workflows/driver/retries.py)
         )
+        self.after: Callable[[Any], None] | None = None  # told of each task that is over, however it ended
 
     def start(self, *, run_dir: str, config_run_dir: str) -> None:
         self._stopped = False
@@ -59,15 +61,14 @@ class StoreMemoizer(Memoizer):
         stage, key = _identity(task)
         if key is None:
             return None
+        with self._lock:
+            if self._owners.setdefault(key, task["id"]) != task["id"]:
+                return self._join(stage, key)
         if self.before and (wait := self.before(task)):
             return wait
-        with self._lock:
-            again = self._owners.get(key) == task["id"]
-            if key in self._owners and not again:
-                return self._join(stage, key)
-            self._owners[key] = task["id"]
         found = self.store.find(stage, key)  # may read gigabytes, so not under the lock
-        if found or not again:  # an attempt that counts as lost may have come to its end
+        if found or key not in self._begun:  # an attempt that counts as lost may have come to its end
+            self._begun.add(key)
             self._tell(stage, key, "found" if found else "begun")
         if not found and stage not in stages.LATE:
             self.store.wake(artifact for given in task["kwargs"].get("given", {}).values() for artifact in given)
@@ -98,10 +99,13 @@ class StoreMemoizer(Memoizer):
         Their futures are set outside of the lock: Parsl then calls back into this object at once.
         """
         stage, key = _identity(task)
+        if key is not None and self.after:
+            self.after(task)
         with self._lock:
             if key is None or self._owners.get(key) != task["id"]:
                 return []
             del self._owners[key]
+            self._begun.discard(key)
             waiting = self._joined.pop(key, [])
         if not task["from_memo"] and not (self._stopped and event == "failed"):  # it was ended, that is no fault
             self._tell(stage, key, event)

@@ -58,7 +58,7 @@ class Resting:
 
     def rests(self, label: str, host: str) -> bool:
         """Whether it is left out at this moment."""
-        until = self._until.get(label, {})
+        until = dict(self._until.get(label, {}))  # another thread adds to it
         return any(when > time.time() for name, when in until.items() if short(name) == short(host))
 
     def _write(self, label: str, until: dict[str, float]) -> None:
@@ -83,6 +83,8 @@ class Rested(ManagerSelector):
     def sort_managers(self, ready_managers: Any, manager_list: set[bytes]) -> list[bytes]:
         names, now = self.order.sort_managers(ready_managers, manager_list), time.time()
         tired = {host for host, until in self._known().items() if until > now}
+        if not tired:
+            return names  # without a look at thousands of others
         able = [
             n for n, m in ready_managers.items() if m["active"] and not m["draining"] and m["hostname"] not in tired
         ]

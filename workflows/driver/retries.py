@@ -56,6 +56,7 @@ class Retries:
         self.lending = lending
         if config.memoizer is not None:
             config.memoizer.before = self.before
+            config.memoizer.after = lending.ended if lending else None
         self.resting.govern(config.executors)
 
     def close(self) -> None:
@@ -68,8 +69,6 @@ class Retries:
         if self._tasks.get(task["kwargs"]["key"]) is not task:
             self._tasks[task["kwargs"]["key"]] = task
             task["app_fu"].add_done_callback(_slim)
-            if self.lending:
-                self.lending.first_seen(task)
         if self._waits and (wait := self._waits.pop(task["id"], None)):
             return wait
         return self.lending.before(task) if self.lending else None

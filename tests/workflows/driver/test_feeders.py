@@ -21,3 +21,5 @@ def test_training_is_soon_ready_when_few_plays_are_left_before_it():
     for key in ("train3", "play1", "report"):
         feeders.ended(key)
     assert feeders.soon(0) == {"train4"} and feeders.soon(2) == {"train4", "train8", "train9"}
+    feeders.ended("train4")
+    assert feeders.soon(0) == set() and feeders.soon(2) == {"train8", "train9"}

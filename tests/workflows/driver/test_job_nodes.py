@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workflows.cluster.roles import Shares
-from workflows.driver.job_nodes import JobNodes
+from workflows.driver.job_nodes import Changes, JobNodes
 
 PLAYING = ("x2.hsn", "x3.hsn", "x4.hsn", "x5.hsn")
 BUSY = {"x2": 5, "x3": 1, "x4": 0, "x5": 3}
@@ -86,6 +88,33 @@ def test_nodes_that_rest_train_only_where_there_are_no_others():
     assert nodes.step({**BUSY, "x3": 0, "x5": 0}, [1], 1).granted == {1: ["x3.hsn", "x5.hsn"]}
     alone = JobNodes(Shares(("x1", "x2"), (), 2), lambda host: True)
     assert alone.step({}, [1], 1).granted == {1: ["x1", "x2"]}
+
+
+def test_what_rests_goes_back_too_when_no_training_wants_it():
+    resting = set()
+    nodes = job(rests=resting.__contains__)
+    for _ in range(2):
+        nodes.step(BUSY, [7], 1)
+    resting |= {"x1", "x4.hsn"}
+    nodes.let_go(7)
+    assert nodes.step(BUSY, [], 0).returned == ["x4.hsn"] and nodes.free == ["x1"]
+
+
+def test_where_all_others_are_lost_a_node_plays_lest_training_waits_for_plays_and_they_for_nodes():
+    nodes = job()
+    nodes.step(BUSY, [], 1)
+    assert nodes.step(BUSY, [], 1).returned == [] and nodes.free == ["x1", "x4.hsn"]
+    assert nodes.step({"x4": 0}, [], 1).returned == ["x4.hsn"]
+    assert nodes.step({"x4": 3}, [], 1) == Changes() and nodes.lent == []
+
+
+def test_nodes_whose_workers_are_still_coming_are_waited_for_but_lent_last():
+    nodes = job()
+    coming = {"x2": 1, "x3": math.inf, "x4": math.inf, "x5": math.inf}
+    assert nodes.step(coming, [1], 1).lent == ["x2.hsn"]
+    assert nodes.step({**coming, "x2": 0}, [1], 1).granted == {1: ["x1", "x2.hsn"]}
+    assert nodes.step({**coming, "x2": 0}, [2], 2).lent == ["x3.hsn", "x4.hsn"]
+    assert nodes.step({**coming, "x2": 0}, [2], 2).granted == {}
 
 
 def test_workers_that_go_by_other_names_are_taken_for_idle():

@@ -6,7 +6,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -187,6 +187,29 @@ def test_nothing_is_begun_once_the_run_stops(tmp_path):
     assert tasks[0].result().key == KEY
     assert memoizer.count("failed") == 0  # what was given up is no fault
     assert all(task.exception(timeout=20) is not None for task in tasks[1:-1])
+
+
+def test_whoever_waits_before_it_is_begun_is_joined_by_the_same_task_and_not_by_its_side(tmp_path):
+    """Else both would be given what they wait for, such as nodes, and one would keep it from the other."""
+    memoizer, asked = StoreMemoizer(Store(tmp_path / "store")), []
+    memoizer.before = lambda task: asked.append(task["id"]) or (Future() if len(asked) == 1 else None)
+    first, second = ({"id": n, "kwargs": {"stage": "train", "key": KEY}, "from_memo": False} for n in (1, 2))
+    assert not memoizer.check_memo(first).done() and not (joined := memoizer.check_memo(second)).done()
+    assert not memoizer.count("begun") and memoizer.check_memo(first) is None and asked == [1, 1]
+    memoizer.update_memo_result(first, "made")
+    assert joined.result(0) == "made"
+    assert memoizer.counts == {("train", "joined"): 1, ("train", "begun"): 1, ("train", "made"): 1}
+
+
+def test_it_tells_of_every_task_that_is_over_also_of_one_that_was_never_launched(tmp_path):
+    over: list[str] = []
+    with kernel(tmp_path) as memoizer:
+        memoizer.after = lambda task: over.append(task["kwargs"]["key"])
+        first = call(tmp_path, deque(), fail=True)
+        second = call(tmp_path, deque(), key="ef" + "6" * 30, inputs=[first])
+        call(tmp_path, deque(), key="cd" + "7" * 30).result()
+        assert second.exception(20)
+    assert sorted(over) == [KEY, "cd" + "7" * 30, "ef" + "6" * 30]
 
 
 def test_a_closed_memoizer_refuses(tmp_path):

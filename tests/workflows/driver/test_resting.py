@@ -51,6 +51,18 @@ def test_it_works_all_the_same_where_no_other_node_can(tmp_path, clock, other):
     assert b"a" in chosen(tmp_path, {b"a": manager("x1")} | other)
 
 
+def test_it_may_be_asked_while_another_node_is_blamed(tmp_path, monkeypatch):
+    nodes = Resting(tmp_path, print)
+    nodes.blame("training", "x1")
+
+    def short(host: str) -> str:
+        nodes.blame("training", "x3")
+        return host
+
+    monkeypatch.setattr(resting, "short", short)
+    assert not nodes.rests("training", "x2")
+
+
 def test_an_unknown_node_is_not_blamed(tmp_path):
     Resting(tmp_path, print).blame("inference", "")
     assert not list(tmp_path.iterdir())
