@@ -10,7 +10,7 @@ import logging
 import runpy
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -126,30 +126,36 @@ def running(
     overdue.govern(config.executors)
     if lending:
         lending.govern(config.executors, plan)
-    letting_go = _tie(config, site.grace_s)
-    kernel = parsl.load(config)
-    unwatched = interchange.watched(config.executors)
-    try:
-        yield kernel
-    except BaseException:
-        kernel.memoizer.close()
-        retries.close()
-        overdue.close()
-        # tasks that waited are handed to executors that are shut; the library would print a traceback for each
-        logging.getLogger("concurrent.futures").disabled = True
-        interchange.unheard(config.executors)
-        for task in list(kernel.tasks.values()):
-            _give_up(task)
-        processes.close(site.grace_s)
-        raise
-    finally:
-        unwatched()
-        overdue.close()
-        if lending:
-            lending.close()
-        kernel.cleanup()
+    with ExitStack() as ending:  # also where Parsl does not come up
+        ending.callback(_tie(config, site.grace_s))
+        ending.callback(_clean_up)
+        for other in filter(None, (lending, overdue)):
+            ending.callback(other.close)
+        kernel = parsl.load(config)
+        ending.callback(interchange.watched(config.executors))
+        try:
+            yield kernel
+        except BaseException:
+            kernel.memoizer.close()
+            retries.close()
+            overdue.close()
+            # tasks that waited are handed to executors that are shut; the library would print a traceback for each
+            logging.getLogger("concurrent.futures").disabled = True
+            interchange.unheard(config.executors)
+            for task in list(kernel.tasks.values()):
+                _give_up(task)
+            processes.close(site.grace_s)
+            raise
+
+
+def _clean_up() -> None:
+    """Ends Parsl, if it has come up."""
+    import parsl
+    from parsl.errors import NoDataFlowKernelError
+
+    with suppress(NoDataFlowKernelError):
+        parsl.dfk().cleanup()
         parsl.clear()
-        letting_go()
 
 
 def _tie(config: Config, grace_s: float) -> Callable[[], None]:

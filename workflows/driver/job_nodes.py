@@ -64,9 +64,7 @@ class JobNodes:
             changes.lent = self._lendable(busy)[:lacking]
             self.emptying += changes.lent
         spare = max(0, -lacking) if wanted else len(self.free)
-        if not self._there(
-            busy
-        ):  # others are lost: without one that plays, training might wait for ever for what is played
+        if not self._there(busy):  # others are lost, and training may wait for what is played
             spare = max(spare, 1)
         back = sorted((host for host in self.free if host in self.shares.playing), key=self.rests, reverse=True)
         changes.returned = back[:spare]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +22,8 @@ from workflows.driver import lending, lent
 from workflows.driver.lent import NotLent
 from workflows.driver.memoizer import StoreMemoizer
 from workflows.store import Store
+
+SITE = Path(__file__).parents[2] / "survival" / "site_htex.py"
 
 
 class Executor:
@@ -197,3 +200,16 @@ def test_a_damaged_result_of_training_is_made_again_and_has_nodes(tmp_path):
             hosts = Path(task.result(30).path) / "hosts"
         assert hosts.read_text() == "x1\nx2\n"
         hosts.write_text("x7\nx8\n")
+
+
+def test_nothing_is_left_of_a_run_whose_parsl_does_not_come_up(tmp_path, monkeypatch):
+    def fails(config):
+        raise OSError("Interchange failed to start")
+
+    monkeypatch.setattr("parsl.load", fails)
+    site = replace(sites.load(str(SITE)), shares=Shares(("x1",), ("x2", "x3"), 2, lends=True))
+    with pytest.raises(OSError, match="failed to start"):
+        with sites.running(site, tmp_path, StoreMemoizer(Store(tmp_path / "store"))):
+            pass
+    left = {"lending", "anchor", "overdue"}
+    assert wait_for(lambda: not left & {thread.name for thread in threading.enumerate()}, 10)
