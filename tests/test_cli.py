@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from apps import leaf
-from tests import command
+from tests import checkout, command
 from tests.command import SMALL, run
 from workflows.config import KINDS
 
@@ -56,12 +56,9 @@ def summary(folder: Path, name: str = "post_train") -> dict:
     return json.loads((folder / "runs" / name / "summary.json").read_text())
 
 
-def artifacts(folder: Path) -> dict[Path, int]:
-    """Every finished artifact and when it was made."""
-    found = [
-        file for file in (folder / "store").glob("*/*/*/manifest.json") if file.parts[-4] not in ("tmp", "damaged")
-    ]
-    return {file.parent.relative_to(folder): file.stat().st_mtime_ns for file in found}
+def artifacts(folder: Path) -> dict[Path, str]:
+    """Every finished artifact, packed or not, and its seal, that another making would not have."""
+    return {Path("store", name): seal for name, seal in checkout.made(folder).items()}
 
 
 def counts(shown: str) -> dict[str, tuple[int, int]]:

@@ -123,7 +123,7 @@ def test_no_more_runs_are_at_work_than_are_allowed(tmp_path, at_once):
     """The driver's own loop; a run that is begun is over when the next one is asked for."""
     found = study(tmp_path, repeat=5, at_once=at_once)
     members = sweep.planned(found)[0]
-    driver = sweep_live._Driver(found, None, None, None, {}, Deadline(sites.load("local"), None, []))
+    driver = sweep_live._Driver(found, None, None, None, {}, Deadline(sites.load("local"), None, []), None, "")
     begun, most = [], []
 
     def over(members):
