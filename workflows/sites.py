@@ -133,6 +133,8 @@ def running(
             ending.callback(other.close)
         kernel = parsl.load(config)
         ending.callback(interchange.watched(config.executors))
+        if lending:
+            lending.start()
         try:
             yield kernel
         except BaseException:

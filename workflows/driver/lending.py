@@ -72,6 +72,9 @@ class Lending:
                 self._playing = executor
                 self._soon = SOON * len(self.nodes.shares.playing) * executor.max_workers_per_node
                 executor.manager_selector = lent.NotLent(self._file, executor.manager_selector)
+
+    def start(self) -> None:
+        """From here on nodes are given out. The executors are up: an interchange that never comes up would never answer."""
         self._thread.start()
 
     def close(self) -> None:
@@ -79,7 +82,8 @@ class Lending:
         with self._changed:
             self._over = True
             self._changed.notify()
-        self._thread.join(PATIENCE_S)
+        if self._thread.is_alive():
+            self._thread.join(PATIENCE_S)
 
     def before(self, task: Mapping[str, Any]) -> Future | None:
         """What a task has to wait for before it is launched; None where it has its nodes, or wants none."""

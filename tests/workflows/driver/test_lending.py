@@ -50,6 +50,8 @@ class Job:
             shares, folder, lambda host: False, lambda stage, key: key in made, self.said.append
         )
         self.lending.govern([self.executor], [])
+        assert not self.lending._thread.is_alive(), "executors that are not up would be asked for their managers"
+        self.lending.start()
 
     def task(self, number: int, ranks: int = 12) -> dict:
         rest = stages.Sealed({"options": {"training": {"ranks": ranks}}, "machine": {}})
