@@ -107,7 +107,7 @@ def estimate(settings: PostTrain, asked: Mapping[str, str], continuations: int, 
     told = times.read(stage_times)
     shards = {"rollout": settings.rollout.shards, "evaluation": settings.evaluation.shards}
     here = told.model_copy(update={"shards": shards, "rounds": max(1, settings.rounds), "job_hours": hours})
-    found = forecast.best(settings, here, nodes, settings.rollout.overlap, POLICIES["today"])
+    found = forecast.best(settings, here, nodes, settings.rollout.overlap, POLICIES["measured"])
     lines.append(
         f"estimate: {found.hours:,.1f} h, {found.node_hours:,.0f} node-hours, {found.jobs} jobs; simulated, from stage times that are "
         f"{told.what}"
