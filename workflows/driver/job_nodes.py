@@ -59,12 +59,13 @@ class JobNodes:
             if nodes := self._slot(busy):
                 self.has[task] = changes.granted[task] = nodes
                 self.free = [host for host in self.free if host not in nodes]
+        some_wait = len(changes.granted) < len(waiting)
         lacking = min(wanted, self.shares.slots) * self.shares.slot_nodes - self._counted()
         if lacking > 0:
-            changes.lent = self._lendable(busy)[:lacking]
+            changes.lent = self._lendable(busy, some_wait)[:lacking]
             self.emptying += changes.lent
         spare = max(0, -lacking) if wanted else len(self.free)
-        if not self._there(busy):  # others are lost, and training may wait for what is played
+        if not some_wait and not self._there(busy):  # others are lost, and training wants what is yet to be played
             spare = max(spare, 1)
         back = sorted((host for host in self.free if host in self.shares.playing), key=self.rests, reverse=True)
         changes.returned = back[:spare]
@@ -88,17 +89,23 @@ class JobNodes:
         size, well = self.shares.slot_nodes, [host for host in self.free if not self.rests(host)]
         if len(well) >= size:
             return well[:size]
-        if self.emptying or self.has or self._lendable(busy):
+        if self.emptying or self.has or self._lendable(busy, True):
             return []  # more will come
         return sorted(self.free, key=self.rests)[:size]
 
-    def _lendable(self, busy: Mapping[str, float]) -> list[str]:
-        """Nodes that play and may train, those with the least to end first. One is left to play."""
+    def _lendable(self, busy: Mapping[str, float], some_wait: bool) -> list[str]:
+        """Nodes that play and may train, those with the least to end first.
+
+        One is left to play, unless the nodes that the job has left would be too few for a training task that waits.
+        """
         if not self.shares.lends:
             return []
         there = self._there(busy)
         able = sorted((h for h in there if not self.rests(h)), key=lambda host: _of(host, busy) or 0)
-        return able[: max(0, len(there) - 1)]
+        most = max(0, len(there) - 1)
+        if some_wait and not self.has and len(self.free) + len(self.emptying) + most < self.shares.slot_nodes:
+            most += 1
+        return able[:most]
 
     def _there(self, busy: Mapping[str, float]) -> list[str]:
         """Nodes that play."""

@@ -66,8 +66,17 @@ def test_nothing_is_lent_where_nodes_are_set_aside():
 def test_a_node_whose_workers_are_gone_is_neither_lent_nor_waited_for():
     nodes = job()
     assert nodes.step({"x2": 1, "x3": 0}, [1], 1).lent == ["x3.hsn"]
-    assert nodes.step({"x2": 1}, [1], 1).granted == {1: ["x1"]}, "there is none but the last that plays: fewer will do"
-    assert nodes.lent == []
+    assert nodes.step({"x2": 1}, [], 1).lent == [], "it is needed for what is yet to be played"
+    assert nodes.step({"x2": 1}, [1], 1).lent == ["x2.hsn"], "all has been played for this one, and its ranks want two"
+    assert nodes.step({"x2": 0}, [1], 1).granted == {1: ["x1", "x2.hsn"]}
+    nodes.let_go(1)
+    assert nodes.step({"x2": 0}, [], 1).returned == ["x2.hsn"]
+
+
+def test_where_the_job_has_no_more_fewer_will_do():
+    nodes = JobNodes(Shares(("x1",), PLAYING, 3, lends=True))
+    assert nodes.step({"x2": 0}, [1], 1).lent == ["x2.hsn"]
+    assert nodes.step({"x2": 0}, [1], 1).granted == {1: ["x1", "x2.hsn"]}
 
 
 def test_of_nodes_that_train_it_is_told_which_have_fallen_silent():

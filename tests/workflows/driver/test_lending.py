@@ -122,8 +122,10 @@ def test_one_that_ends_while_it_waits_wants_nothing_more(job):
 
 
 def test_a_node_that_is_lost_before_it_trains_is_not_kept_from_playing_when_it_is_back(job):
-    job.lending.before(job.task(1))
+    task = job.task(1)
+    job.lending.before(task)
     assert wait_for(lambda: job.said, 10) and job.lent() == ["x2.hsn"]
+    job.lending.ended(task)
     job.executor.tasks = {"x3": 1}
     assert wait_for(lambda: job.lent() == [], 10)
 
