@@ -1,8 +1,7 @@
 """When a run's results go into packs (apps/dormant.py): at the end of a round those that no task of the plan still waits for.
 
-It is done beside the driver, in a thread of its own, and once more at the run's end. Until then the last rounds stay as they are:
-the next job shares its nodes out by what they took (cluster/roles.py). For a report (stages.LATE) nothing is kept before it can
-begin, since it reads packs. What another run at work on the same store refers to stays a folder, and so does what a failed task
+It is done beside the driver, in a thread of its own, and once more at the run's end. For a report (stages.LATE) nothing is kept before
+it can begin, since it reads packs. What another run at work on the same store refers to stays a folder, and so does what a failed task
 would have had, for its next attempt. Fewer results than make a pack wait for more; a run that has no more is left alone.
 """
 
@@ -23,7 +22,6 @@ from workflows.driver import references
 from workflows.plan import Node
 
 LEAST = 100  # results that make a pack, but for the last one of a run
-KEPT = 2  # rounds that stay folders until the run's end
 PATIENCE_S = 5  # with a pack that is being written when the run is broken off; it may be killed at any moment
 
 log = logging.getLogger("merit.packing")
@@ -115,7 +113,7 @@ class Packing:
         """What can be packed now; the rest waits for more."""
         with self._lock:
             rounds = [number for number, left in self._left.items() if number and left]
-            oldest = min(rounds) - KEPT if rounds and not self._last else float("inf")
+            oldest = min(rounds) if rounds and not self._last else float("inf")
             free = {key: node for key, node in self._free.items() if not self._waiting[key] and node.round < oldest}
             self._free = {key: node for key, node in self._free.items() if key not in free}
         places = {key: artifacts.locate(self.root, node.stage.name, key) for key, node in free.items()}

@@ -21,7 +21,6 @@ TICK = Stage("tick", "tests.survival.soak", "cpu")
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
     monkeypatch.setattr(packing, "LEAST", 3)
-    monkeypatch.setattr(packing, "KEPT", 0)
 
 
 @pytest.fixture
@@ -93,18 +92,6 @@ def test_the_end_of_a_run_takes_what_is_left_unless_the_run_is_small(root, count
         end(root, *(node for layer in layers for node in layer))
     packed.pack()
     assert folders(root, *layers) == left
-
-
-def test_the_last_rounds_stay_until_the_end(root, monkeypatch):
-    monkeypatch.setattr(packing, "KEPT", 2)
-    layers = rounds(5)
-    packed = followed(root, *layers)
-    with packed.beside():
-        end(root, *(node for layer in layers[:4] for node in layer))
-        assert wait_for(lambda: folders(root, *layers) == [0, 0, 3, 3, 0], 20)
-        end(root, *layers[4])
-    packed.pack()
-    assert folders(root, *layers) == [0] * 5
 
 
 def with_report(count: int = 3) -> tuple[list[list[Node]], Node]:
