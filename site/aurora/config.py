@@ -109,7 +109,7 @@ def site(options: Options) -> Site:
     nodefile = os.environ.get("MERIT_NODEFILE") or os.environ.get("PBS_NODEFILE")  # preflight's good nodes, or all
     hosts = roles.hosts(nodefile) if inside and nodefile else []
     _check(options, inside, bool(hosts))
-    shares = roles.shared_out(hosts, options.training_nodes, options.slot_nodes) if hosts else None
+    shares = roles.shared_out(hosts, options.training_nodes, options.slot_nodes, options.tiles) if hosts else None
 
     def parsl(folder: Path, memoizer: Any) -> Any:
         folder = folder.absolute()
@@ -131,7 +131,7 @@ def site(options: Options) -> Site:
         inference_threads=CORES_A_TILE * options.tensor_parallel,
         inference_slots=nodes * len(masks(options)),
         training_threads=CORES_A_TILE * options.tiles * options.slot_nodes,
-        training_slots=max(1, min(shares.slots if shares else nodes // options.slot_nodes, options.tiles)),
+        training_slots=shares.slots if shares else max(1, min(nodes // options.slot_nodes, options.tiles)),
         launcher=launcher(options),
         hosts=tuple(hosts),
         shares=shares,

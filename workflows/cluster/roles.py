@@ -20,11 +20,13 @@ class Shares:
     playing: tuple[str, ...]  # they play, and train while they are lent
     slot_nodes: int  # nodes of a training task of several ranks
     lends: bool = False  # whether training may have nodes that play; one at least is left to play
+    workers: int = 12  # of training, each of which sees to one task
 
     @property
     def slots(self) -> int:
         """Training tasks of several ranks at the same time."""
-        return (len(self.kept) + (max(0, len(self.playing) - 1) if self.lends else 0)) // self.slot_nodes
+        nodes = len(self.kept) + (max(0, len(self.playing) - 1) if self.lends else 0)
+        return min(self.workers, nodes // self.slot_nodes)
 
 
 def hosts(nodefile: str | Path) -> list[str]:
@@ -35,7 +37,7 @@ def hosts(nodefile: str | Path) -> list[str]:
     return found
 
 
-def shared_out(hosts: Sequence[str], training_nodes: int | str, slot_nodes: int) -> Shares:
+def shared_out(hosts: Sequence[str], training_nodes: int | str, slot_nodes: int, workers: int) -> Shares:
     """What an option `training_nodes` comes to in a job.
 
     A number; or "measured": the first node, where the driver is, never plays, and what more training wants it is lent by
@@ -47,16 +49,16 @@ def shared_out(hosts: Sequence[str], training_nodes: int | str, slot_nodes: int)
             f"slot_nodes={slot_nodes}: the job has {nodes} nodes; a training task cannot have more than all"
         )
     if training_nodes == 0 or (training_nodes == "measured" and nodes == slot_nodes):
-        return Shares(tuple(hosts), (), slot_nodes)
+        return Shares(tuple(hosts), (), slot_nodes, workers=workers)
     if training_nodes == "measured":
-        return Shares(tuple(hosts[:1]), tuple(hosts[1:]), slot_nodes, lends=nodes > 2)
+        return Shares(tuple(hosts[:1]), tuple(hosts[1:]), slot_nodes, nodes > 2, workers)
     if not slot_nodes <= int(training_nodes) < nodes:
         raise MeritError(
             f"training_nodes={training_nodes}: from slot_nodes={slot_nodes} to {nodes - 1} of this job's {nodes} nodes can be "
             "set aside for training; 0 = every node trains and plays, measured = as many as it wants in each round"
         )
     kept = int(training_nodes) // slot_nodes * slot_nodes
-    return Shares(tuple(hosts[:kept]), tuple(hosts[kept:]), slot_nodes)
+    return Shares(tuple(hosts[:kept]), tuple(hosts[kept:]), slot_nodes, workers=workers)
 
 
 def short(host: str) -> str:

@@ -56,7 +56,7 @@ class JobNodes:
         changes = Changes()
         self._look(busy)
         for task in waiting:
-            if nodes := self._slot(busy):
+            if len(self.has) < self.shares.slots and (nodes := self._slot(busy)):
                 self.has[task] = changes.granted[task] = nodes
                 self.free = [host for host in self.free if host not in nodes]
         some_wait = len(changes.granted) < len(waiting)

@@ -90,6 +90,13 @@ def test_of_nodes_that_train_it_is_told_which_have_fallen_silent():
     assert nodes.step({"x2": 1, "x3": 1, "x5": 1}, [7], 1).granted == {} and "x4.hsn" not in nodes.free
 
 
+def test_no_more_tasks_have_nodes_than_there_are_workers_for():
+    nodes = JobNodes(Shares(("x1",), PLAYING, 1, True, workers=2))
+    for _ in range(3):
+        nodes.step(dict.fromkeys(BUSY, 0), [task for task in (1, 2, 3) if task not in nodes.has], 3)
+    assert sorted(nodes.has) == [1, 2] and nodes.free == [] and len(nodes.lent) == 1
+
+
 def test_nodes_that_rest_train_only_where_there_are_no_others():
     resting = {"x1", "x4.hsn"}
     nodes = job(rests=resting.__contains__)
