@@ -4,7 +4,8 @@ So a node that has died or hangs holds nobody up until its failure is noticed ot
 attempts write the same artifact, which is no fault (apps/artifacts.py). When a task has begun is told by its worker (apps/platform/bell.py).
 A task is overdue SIGMAS standard deviations of the logarithm beyond the median of those of its kind that have ended; with
 the MISSED-th on one host all that this host has are, and it rests. One that has its model to load first is given LOADING_S for
-that, and tells nothing of the others.
+that, and tells nothing of the others. One that was never heard to begin has begun when one behind it in the queue has: its word was
+lost, or its worker.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import socket
 import statistics
 import threading
 import time
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from typing import Any
 
 from apps.platform import bell
@@ -56,6 +59,8 @@ class Attempt:
     key: str
     kind: int
     again: Callable[[], Future]  # hands it over once more
+    order: float  # in the executor's queue
+    handed: float = field(default_factory=time.monotonic)
     ours: Shared = field(default_factory=Shared)
     began: float = 0.0  # 0: not that we know
     host: str = ""
@@ -92,8 +97,12 @@ class Overdue:
     def __init__(self, blame: Callable[[str, str], None], say: Callable[[str], None]) -> None:
         self.blame, self.say, self.limits = blame, say, Limits()
         self._lock, self._over, self._token = threading.Lock(), threading.Event(), secrets.token_hex(8)
+        self._numbers = count()
         self._handing = threading.Lock()  # an executor numbers tasks without one
         self._at: dict[str, Attempt] = {}  # by key
+        self._front: list[
+            tuple[float, float]
+        ] = []  # (order, when it began) of those of which none behind had begun before
 
     def govern(self, executors: Iterable[Any]) -> None:
         """Takes over what is handed to that executor, if its workers are elsewhere; before it is started."""
@@ -116,9 +125,10 @@ class Overdue:
         """The executor's `submit`, so that a task can be handed over once more without Parsl's doing."""
 
         def taken(function: Callable, wishes: Mapping[str, Any], *given: Any, **call: Any) -> Future:
-            attempt = Attempt(call["key"], _kind(call), partial(submit, function, wishes, *given, **call))
+            again = partial(submit, function, wishes, *given, **call)
             with self._lock:
-                self._at[attempt.key] = attempt
+                order = wishes.get("priority", next(self._numbers))
+                self._at[call["key"]] = attempt = Attempt(call["key"], _kind(call), again, order)
             first = self._hand_over(attempt)
             attempt.ours.parsl_executor_task_id = first.parsl_executor_task_id  # type: ignore[attr-defined]
             return attempt.ours
@@ -161,6 +171,8 @@ class Overdue:
                 with self._lock:
                     if token == self._token and (attempt := self._at.get(key)) and not attempt.began:
                         attempt.began, attempt.host, attempt.fresh = time.monotonic(), host, fresh == "1"
+                        if not self._front or attempt.order > self._front[-1][0]:
+                            self._front.append((attempt.order, attempt.began))
 
     def _watch(self) -> None:
         while not self._over.wait(EVERY_S):
@@ -172,7 +184,7 @@ class Overdue:
                 self.blame(LABEL, host)
             if late:
                 hosts = Counter(attempt.host for attempt in late)
-                told = ", ".join(f"{n} on {host}" for host, n in hosts.items())
+                told = ", ".join(f"{n} on {host or 'a node that has not said so'}" for host, n in hosts.items())
                 self.say(f"overdue, and begun once more elsewhere: {told}")
             for attempt in late:
                 with suppress(Exception):  # an executor that fails ends all its tasks itself
@@ -184,14 +196,21 @@ class Overdue:
 
         Nothing where most of what is at work is: a file system that hangs lets all wait, and twice as many would not help it.
         """
-        now, begun = time.monotonic(), [attempt for attempt in self._at.values() if attempt.began]
+        now, top = time.monotonic(), self._front[-1][0] if self._front else -math.inf
+        begun = [attempt for attempt in self._at.values() if attempt.began or attempt.order < top]
         limits = {kind: self.limits.of(kind) for kind in {a.kind for a in begun}}
-        late = {a for a in begun if not a.overdue and now - a.began > limits[a.kind] + LOADING_S * a.fresh}
+        late = {a for a in begun if not a.overdue and now - self._since(a) > limits[a.kind] + LOADING_S * a.fresh}
         if len(late) > max(MANY, len(begun) / 2):
             return [], []
         missed = Counter(a.host for a in begun if a.overdue) + Counter(a.host for a in late)
-        gone = [host for host in {a.host for a in late} if missed[host] >= MISSED]
+        gone = [host for host in {a.host for a in late} if host and missed[host] >= MISSED]
         return [a for a in begun if a in late or (a.host in gone and not a.overdue)], gone
+
+    def _since(self, attempt: Attempt) -> float:
+        """When it has begun, at the latest."""
+        if attempt.began:
+            return attempt.began
+        return max(attempt.handed, self._front[bisect_right(self._front, (attempt.order, math.inf))][1])
 
 
 def _kind(call: Mapping[str, Any]) -> int:

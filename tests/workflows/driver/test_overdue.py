@@ -123,6 +123,23 @@ def test_where_most_of_what_is_at_work_is_overdue_no_host_is_to_blame(executor):
     assert executor.watch._late() == ([], [])
 
 
+def test_one_that_was_never_heard_to_begin_has_begun_when_one_behind_it_has(executor):
+    """Its datagram was lost, or its worker before it could say a word."""
+    for _ in range(overdue.ENOUGH):
+        executor.watch.limits.note(overdue._kind(call("")), 1.0)
+    for key in "abcd":
+        executor.submit(key)
+    silent, heard, *waiting = executor.watch._at.values()
+    for attempt in (silent, *waiting):
+        attempt.handed -= 100
+    assert executor.watch._late() == ([], []), "none has begun"
+    heard.began = time.monotonic()
+    executor.watch._front.append((heard.order, heard.began - 50))
+    assert executor.watch._late() == ([silent], [])
+    silent.handed = time.monotonic()  # tried again just now
+    assert executor.watch._late() == ([], [])
+
+
 def test_what_is_cancelled_is_cancelled_wherever_it_waits(executor):
     ours = twice(executor)
     assert ours.cancel() and all(future.cancelled() for future in executor.given)
