@@ -16,7 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -87,17 +87,6 @@ def copied(path: Path, room: Path | None = None) -> Path:
     if not path.is_dir() and not copy.is_dir() and (files := whole(path)) is not None:
         _unpack(files, copy, copy.with_name(f"{copy.name}.part"))
     return copy if not path.is_dir() and copy.is_dir() else path
-
-
-@contextmanager
-def awake(paths: Iterable[Path]) -> Iterator[None]:
-    """Has folders of them all; afterwards those that were dormant are again."""
-    woken = [path for path in paths if not path.is_dir() and folder(path).is_dir()]
-    try:
-        yield
-    finally:
-        for root in {_root(path) for path in woken}:
-            remove(take_down(root, [path for path in woken if _root(path) == root]))
 
 
 def pack(root: Path, paths: Iterable[Path], going_on: Callable[[], bool] = lambda: True) -> list[Path]:

@@ -127,14 +127,6 @@ def test_what_was_woken_is_taken_down_again_without_another_pack(tmp_path):
     assert packed(tmp_path, place) == [place] and not place.exists() and the_pack(tmp_path) == pack
 
 
-def test_it_is_awake_for_as_long_as_somebody_reads(tmp_path):
-    dormant_one, folder = write(tmp_path, 0), write(tmp_path, 1)
-    packed(tmp_path, dormant_one)
-    with dormant.awake([dormant_one, folder, artifacts.locate(tmp_path, "grade", key(2))]):
-        assert files(dormant_one).keys() == files(folder).keys()
-    assert not dormant_one.exists() and folder.is_dir() and os.listdir(tmp_path / "tmp") == []
-
-
 @settings(deadline=None, max_examples=150)
 @given(position=st.integers(0, 10**6), bit=st.integers(0, 7))
 def test_a_flipped_bit_anywhere_in_a_pack_gives_no_wrong_byte(tmp_path_factory, position, bit):

@@ -52,9 +52,7 @@ class Site:
     launcher: tuple[str, ...] | None = None  # the command that starts MPI ranks, {ranks} filled in; None = no MPI here
     checkpoint_minutes: float = 10  # between the checkpoints of a training task; 0 = at signals alone
     grace_s: float = 30  # what a training task has to save its work when the run is stopped
-    shares: Shares | None = (
-        None  # which nodes train and which play; None = the site's slots say where training is (apps/platform/slots.py)
-    )
+    shares: Shares | None = None  # which nodes train and which play; None = training's workers have slots of their own
     hosts: tuple[str, ...] = ()  # the nodes that this job has, as the launcher calls them; () = this machine alone
     # the command that starts a plain process on each of them, for preflight: {ranks}, {ppn} and {hostfile} are filled in.
     on_hosts: tuple[str, ...] | None = None  # Unlike `launcher` it leaves each all devices; None = no other machine

@@ -22,6 +22,11 @@ SAID = tuple(
 )
 
 
+def short(host: str) -> str:
+    """A host's name without its domain, of which a scheduler and the host itself may say more or less, and in small letters."""
+    return host.partition(".")[0].lower()
+
+
 def dead_node(output: str) -> str:
     """The node on which it began, in the launcher's own name for it; "" where nothing is said that is known here."""
     return next((found[1] for said in SAID if (found := said.search(output))), "")
@@ -29,7 +34,7 @@ def dead_node(output: str) -> str:
 
 def called(host: str, nodes: Sequence[str]) -> str:
     """The name that it has among `nodes`; as it is where it is not one of them."""
-    return next((node for node in nodes if node.partition(".")[0] == host.partition(".")[0]), host)
+    return next((node for node in nodes if short(node) == short(host)), host)
 
 
 def node_of(rank: int, ranks: int, host: str, nodes: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from apps.platform import fitness, mpi, processes
+from apps.platform import fitness, launchers, mpi, processes
 from apps.platform.fitness import Found
 from apps.platform.probe import MARK, Answer, Device, Question
 from apps.platform.slots import CORES, SLOTS, WORKER
@@ -163,7 +163,7 @@ def read(told: Mapping[str, Any]) -> Answer:
 
 def _who(host: str, rank: int, nodes: Sequence[str]) -> str:
     """By its name where that is one of the nodes', else by its rank: launchers place ranks in the order of hosts."""
-    return {node.split(".")[0]: node for node in nodes}.get(host.split(".")[0], nodes[rank % len(nodes)])
+    return {launchers.short(node): node for node in nodes}.get(launchers.short(host), nodes[rank % len(nodes)])
 
 
 def questioned(nodes: Sequence[str], ask: Callable[[Sequence[str]], Mapping[str, Found]]) -> dict[str, Found]:

@@ -59,8 +59,3 @@ def shared_out(hosts: Sequence[str], training_nodes: int | str, slot_nodes: int,
         )
     kept = int(training_nodes) // slot_nodes * slot_nodes
     return Shares(tuple(hosts[:kept]), tuple(hosts[kept:]), slot_nodes, workers=workers)
-
-
-def short(host: str) -> str:
-    """A host's name without its domain, of which a scheduler and the host itself may say more or less, and in small letters."""
-    return host.partition(".")[0].lower()

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from apps import dormant
 from apps.records import MeritError
 from workflows import config as configuration
 
@@ -78,11 +77,9 @@ def simulate(
 def _from_run(run: str, words: list[str], site_option: list[str], out: Path) -> None:
     """From a finished run to another one, on one machine."""
     from workflows import post_train, sites
-    from workflows.commands import inspect_run
     from workflows.simulation import again
 
-    with dormant.awake(inspect_run.places(Path("runs"), run)):
-        of = again.read(run)
+    of = again.read(run)
     settings = configuration.load(post_train.Config, of.folder / "config.yaml", words)
     options = {key: value for word in site_option for key, value in configuration.parse_word(word).items()}
     site = sites.load("local", **options) if options else of.site

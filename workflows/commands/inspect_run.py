@@ -81,15 +81,6 @@ def shards(folder: Path, when: str) -> list[Shard]:
     return found
 
 
-def places(runs: Path, run: str) -> list[Path]:
-    """Of all that a finished run is made of; none where there is no such run."""
-    folder = Path(run) if (Path(run) / "config.yaml").is_file() else runs / run
-    if not (folder / "artifacts.json").is_file():
-        return []
-    root, index = store_of(folder), json.loads((folder / "artifacts.json").read_text())
-    return [artifacts.locate(root.absolute(), entry["stage"], entry["key"]) for entry in index]
-
-
 def folder_of(runs: Path, run: str) -> Path:
     """The folder of a finished run, by its name or by itself."""
     for folder in (runs / run, Path(run)):

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from workflows.cluster.roles import Shares, short
+from apps.platform.launchers import short
+from workflows.cluster.roles import Shares
 
 
 @dataclass(slots=True)

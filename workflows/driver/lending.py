@@ -19,7 +19,8 @@ from typing import Any
 
 from apps import stages
 from apps.platform import mpi
-from workflows.cluster.roles import Shares, short
+from apps.platform.launchers import short
+from workflows.cluster.roles import Shares
 from workflows.driver import lent
 from workflows.driver.feeders import SOON, Feeders
 from workflows.driver.job_nodes import Changes, JobNodes
@@ -57,10 +58,8 @@ class Lending:
         self._feeders, self._soon, self._reckoned = Feeders((), lambda node: False), 0.0, 0
         self._playing: Any = None  # the executor of inference
         self._heard: dict[str, float] = {}  # tasks at work by host, when managers were last asked
-        self._coming, self._since = (
-            set(map(short, shares.playing)),
-            time.monotonic(),
-        )  # who has none yet; when none had any
+        self._coming = set(map(short, shares.playing))  # hosts of which no manager was heard yet
+        self._since = time.monotonic()  # when none was heard of any
         self._written: list[str] = []  # nodes that the interchange knows to be lent
         self._thread = threading.Thread(target=self._give_out, name="lending", daemon=True)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from parsl.executors.high_throughput.manager_selector import ManagerSelector
 
-from workflows.cluster.roles import short
+from apps.platform.launchers import short
 
 
 def write(file: Path, hosts: Iterable[str]) -> None:

@@ -68,7 +68,10 @@ def of_others(root: Path, folder: Path) -> set[tuple[str, str]]:
 
 @contextmanager
 def locked(root: Path, how: int) -> Iterator[None]:
-    """fcntl.LOCK_SH for a run that adds itself, LOCK_EX for a clean-up, and where folders give way to packs. Without effect on a file system that has no locks."""
+    """fcntl.LOCK_SH for a run that adds itself, LOCK_EX for a clean-up, and where folders give way to packs.
+
+    Without effect on a file system that has no locks.
+    """
     (root / USERS).mkdir(parents=True, exist_ok=True)
     with open(root / ".lock", "a", encoding="utf-8") as file:
         with suppress(OSError):

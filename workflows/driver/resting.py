@@ -20,7 +20,7 @@ from typing import Any
 
 from parsl.executors.high_throughput.manager_selector import ManagerSelector
 
-from workflows.cluster.roles import short
+from apps.platform.launchers import short
 
 ROOT = Path(__file__).resolve().parents[2]
 RESTS_S = (20.0, 120.0, float("inf"))  # after the first, the second and the third time

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from pydantic_core import to_jsonable_python
 
-from apps import artifacts, records, stages
+from apps import artifacts, dormant, records, stages
 from apps.platform import work
 from apps.records import MeritError
 from workflows.driver import usage
@@ -120,14 +120,14 @@ def read(folder: Path, store: Path) -> Costs:
 def _finished(folder: Path, store: Path) -> Finished:
     index = json.loads((folder / "artifacts.json").read_text(encoding="utf-8"))
     places = {entry["key"]: artifacts.locate(store, entry["stage"], entry["key"]) for entry in index}
-    made = {key: artifacts.manifest(place) for key, place in places.items()}
+    made = {key: dormant.manifest(place) for key, place in places.items()}
     took = {key: cost for key, manifest in made.items() if (cost := work.of(manifest))}
     if len(took) < len(made):
         raise MeritError(
             f"--measured {folder}: {len(made) - len(took)} of its {len(made)} tasks were made before costs were told; run it "
             "again in a new store"
         )
-    facts = {key: json.loads((place / stages.FACTS).read_text()) for key, place in places.items()}
+    facts = {key: json.loads(dormant.read(place, stages.FACTS)) for key, place in places.items()}
     return Finished(
         told={k: Told(m["stage"], m["record"]["options"], m["record"]["inputs"]) for k, m in made.items()},
         took=took,
